@@ -1,0 +1,144 @@
+// THE SEAM between what trains and what computes (docs/decisions/0001).
+//
+// A backend knows sizes, numbers and nothing else: no config, no file, no text, no schedule. Neutral code hands it host
+// memory in canonical layouts and never sees device memory, a stream, a packed weight or a saved activation.
+//
+//   Backend   a device                       makes networks
+//   Network   weights, gradients, moments    updates them; opens sessions on them
+//   Session   B lanes of carried h and c     runs windows of T steps through the network: forward, loss, backward
+//
+// Every operation spans T steps and all layers, so that a backend is free to multiply over all T where the recurrence
+// allows, to run slices of the batch free of each other, to hand whole layers to cuDNN, or to replay a captured graph.
+// submit_step() does not wait; next_result() does. Everything is ordered as it was called. Not safe for concurrent calls.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/parameter_layout.h"
+#include "charrnn/config.h"
+#include "charrnn/network_shape.h"
+
+namespace charrnn {
+
+/// T x B characters. Row-major, time first. All spans are host memory, read before the call returns.
+struct Window {
+  int steps = 0;                           // T
+  int batch = 0;                           // B: must be the session's
+  std::span<const TokenId> ids;            // [T,B] input characters, in [0, V)
+  std::span<const TokenId> targets;        // [T,B] the characters to predict; not read by forward()
+  std::span<const float> weights;          // [T,B] weight of each loss, or empty: all 1. Weight 0: the target is not read
+  std::span<const std::uint8_t> reset;     // [B] non-zero: the lane starts this window from zero state; or empty: none
+  float loss_scale = 1.0F;                 // of each weighted loss in the gradient: 1 / (sum of weights over all ranks)
+};
+
+/// Dropout masks are a function of this key and of (layer, t, lane, unit): equal on every backend, kept nowhere.
+struct DropoutKey {
+  float probability = 0.0F;                // of zeroing; survivors are scaled by 1 / (1 - probability)
+  std::uint64_t seed = 0;
+  std::uint64_t step = 0;
+  int first_lane = 0;                      // global number of this session's lane 0 (ranks hold different lanes)
+};
+
+/// Sums over the characters of a window, weighted.
+struct WindowLoss {
+  double nats = 0;
+  double weight = 0;                       // nats / weight = nats per character
+  double correct = 0;                      // weight of the characters whose logit was the largest
+};
+
+struct UpdateSettings {
+  OptimizerConfig optimizer;               // its learning_rate is the one of this step
+  ClipConfig clip;
+  std::int64_t step = 1;                   // counted from 1; Adam's bias correction
+};
+
+struct StepResult {
+  std::int64_t step = 0;
+  double nats_per_char = 0;
+  double gradient_norm = 0;                // of the mean nats per character, before clipping
+  bool skipped = false;                    // loss or gradient was NaN or infinite: weights and moments are as before,
+                                           // and the lanes start again from zero state
+};
+
+struct SessionShape {
+  int batch = 1;                           // B
+  int max_steps = 1;                       // windows may be shorter
+  bool training = false;                   // keeps what backward needs
+};
+
+class Session {
+ public:
+  virtual ~Session() = default;
+
+  /// All lanes to zero state.
+  virtual void reset() = 0;
+  /// h [L,B,H] and c [L,B,H] (c empty for cells without it). Waits.
+  virtual void get_state(std::span<float> h, std::span<float> c) = 0;
+  virtual void set_state(std::span<const float> h, std::span<const float> c) = 0;
+
+  /// logits [T,B,V] = network(ids); dropout off. Carries the state. `logits` may be empty (priming). Waits.
+  virtual void forward(const Window& window, std::span<float> logits) = 0;
+  /// The same for dense input vectors x [T,B,V] in place of characters.
+  virtual void forward_dense(int steps, std::span<const float> x, std::span<float> logits) = 0;
+  /// Loss of the window; dropout off. Carries the state. Waits.
+  virtual WindowLoss evaluate(const Window& window) = 0;
+
+  /// Overwrites the network's gradients with d(loss_scale * sum of weighted nats); truncated at the window's start.
+  /// Carries the state. Only for training sessions. Waits.
+  virtual WindowLoss gradients(const Window& window, const DropoutKey& dropout) = 0;
+
+  /// gradients() and Network::update() in one: the training step, which a backend may capture and replay. Does not wait.
+  virtual void submit_step(const Window& window, const DropoutKey& dropout, const UpdateSettings& settings) = 0;
+  /// The result of the oldest submitted step. Waits for it.
+  virtual StepResult next_result() = 0;
+};
+
+/// Arrays of the canonical arena (ParameterLayout) that a network owns on its device.
+enum class Arena { kParameters, kGradients, kMoment1, kMoment2 };
+
+class Network {
+ public:
+  virtual ~Network() = default;
+  virtual const ParameterLayout& layout() const = 0;
+  virtual Precision precision() const = 0;                       // never kAuto
+
+  /// [arena_size] floats each. Waits.
+  virtual void read(Arena which, std::span<float> to) = 0;
+  virtual void write(Arena which, std::span<const float> from) = 0;
+
+  /// Clip, then the optimizer's step, from the gradients that stand in the arena. Skips both if the norm is not finite.
+  virtual StepResult update(const UpdateSettings& settings) = 0;
+
+  /// @throws DeviceError when memory is short: what was needed and what would fit
+  virtual std::unique_ptr<Session> open(const SessionShape& shape) = 0;
+};
+
+struct DeviceInfo {
+  std::string backend;                     // cpu | cuda
+  std::string name;                        // as its maker calls it
+  int threads = 0;                         // CPU only
+  std::vector<Precision> precisions;       // the first is what `auto` takes
+  int steps_in_flight = 0;                 // how many submitted steps may be outstanding before next_result() is called
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const DeviceInfo& info() const = 0;
+
+  /// Parameters, gradients and moments start as zeros.
+  /// @throws DeviceError (exit 4) for a precision that the device lacks, naming those it has
+  virtual std::unique_ptr<Network> make_network(const NetworkShape& shape, Precision precision) = 0;
+
+  /// Bytes that a network of this shape with these sessions needs, for plans and messages.
+  virtual std::size_t memory_bytes(const NetworkShape& shape, const SessionShape& session) const = 0;
+
+  /// Matrix products a second (2*M*N*K flops) at this size, measured now: the machine's own rate for `bench`, in GFLOP/s.
+  virtual double product_gflops(int m, int n, int k, Precision precision) = 0;
+};
+
+}  // namespace charrnn
