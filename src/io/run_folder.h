@@ -1,0 +1,58 @@
+// A run's folder: config.yaml, metrics.jsonl, samples.txt, checkpoints/step-NNNNNNNN, the links latest and best, a lock.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "charrnn/checkpoint.h"
+
+namespace charrnn {
+
+class RunFolder {
+ public:
+  /// Makes the folder (and its parents) and takes its lock (flock on `lock`, which holds host:pid).
+  /// @throws ConfigError (exit 2) if another run holds it, naming host and pid; RunError if it cannot be written
+  explicit RunFolder(std::filesystem::path root);
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+  const std::filesystem::path& root() const { return root_; }
+  std::filesystem::path config_file() const { return root_ / "config.yaml"; }
+  std::filesystem::path metrics_file() const { return root_ / "metrics.jsonl"; }
+  std::filesystem::path samples_file() const { return root_ / "samples.txt"; }
+  std::filesystem::path checkpoint_folder(std::int64_t step) const;
+
+  /// True if there is anything of an earlier run (a checkpoint or metrics).
+  bool holds_run() const;
+
+  /// The newest checkpoint that loads; incomplete or damaged ones are passed over, each with a sentence in `notes`.
+  std::optional<std::filesystem::path> newest_good(std::vector<std::string>& notes) const;
+
+  /// Saves to checkpoints/step-N, points `latest` (and `best`) at it, and removes all but the newest `keep` and the best.
+  void save(const Checkpoint& checkpoint, bool is_best, int keep);
+
+  /// Writes a checkpoint under a trial name, loads it, removes it. @throws RunError
+  void trial_save(const Checkpoint& checkpoint);
+
+  /// Removes checkpoints newer than `step` (after --resume of an older one) and `best` if it pointed at one of them.
+  void forget_after(std::int64_t step);
+
+  /// Removes temporary folders that a killed save left.
+  void remove_leftovers();
+
+  /// Cuts a log back to `bytes`. True if it was at least that long.
+  static bool cut_log(const std::filesystem::path& file, std::int64_t bytes);
+
+ private:
+  std::filesystem::path root_;
+  int lock_fd_ = -1;
+};
+
+/// Checkpoint folders of a run by step, ascending.
+std::vector<std::pair<std::int64_t, std::filesystem::path>> list_checkpoints(const std::filesystem::path& run);
+
+}  // namespace charrnn
