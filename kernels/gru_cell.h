@@ -1,0 +1,37 @@
+// Element math of one GRU step, forward and backward, in PyTorch's and cuDNN's form: the reset gate acts after the
+// product, n = tanh(W_n x + b_n + r * (R_n h + c_n)), h = (1 - z) * n + z * h_prev. Source: Cho et al. 2014, in the
+// version 1 of arXiv:1406.1078 that cuDNN took up. Gate order in memory: r z n.
+#pragma once
+
+#include "kernels/math.h"
+
+namespace charrnn {
+
+enum GruGate { kGruR, kGruZ, kGruN };
+
+template <class Real>
+struct GruStep {
+  Real r, z, n, h;
+};
+
+/// @param ar,az  both pre-activations summed; nx = W_n x + b_n and nh = R_n h + c_n apart
+template <class Real>
+CHARRNN_HD GruStep<Real> gru_cell(Real ar, Real az, Real nx, Real nh, Real h_prev) {
+  GruStep<Real> y{sigmoid(ar), sigmoid(az), Real(0), Real(0)};
+  y.n = tanh_of(nx + y.r * nh);
+  y.h = y.n + y.z * (h_prev - y.n);
+  return y;
+}
+
+template <class Real>
+struct GruGrad {
+  Real dr, dz, dnx, dnh, dh_prev;   // dh_prev: only the direct path z * h_prev; the products add the rest
+};
+
+template <class Real>
+CHARRNN_HD GruGrad<Real> gru_cell_backward(Real r, Real z, Real n, Real nh, Real h_prev, Real dh) {
+  const Real dnx = dh * (Real(1) - z) * (Real(1) - n * n);
+  return {dnx * nh * r * (Real(1) - r), dh * (h_prev - n) * z * (Real(1) - z), dnx, dnx * r, dh * z};
+}
+
+}  // namespace charrnn

@@ -1,0 +1,39 @@
+// Element math of one LSTM step, forward and backward. Source: Hochreiter & Schmidhuber 1997, with the forget gate of
+// Gers et al. 2000. Gate order in memory: i f g o, as PyTorch and cuDNN have it.
+#pragma once
+
+#include "kernels/math.h"
+
+namespace charrnn {
+
+enum LstmGate { kLstmI, kLstmF, kLstmG, kLstmO };
+
+template <class Real>
+struct LstmStep {
+  Real i, f, g, o, c, h;
+};
+
+/// From pre-activations ai..ao (W x + b_ih + R h + b_hh) and the previous cell.
+template <class Real>
+CHARRNN_HD LstmStep<Real> lstm_cell(Real ai, Real af, Real ag, Real ao, Real c_prev) {
+  LstmStep<Real> y{sigmoid(ai), sigmoid(af), tanh_of(ag), sigmoid(ao), Real(0), Real(0)};
+  y.c = y.f * c_prev + y.i * y.g;
+  y.h = y.o * tanh_of(y.c);
+  return y;
+}
+
+template <class Real>
+struct LstmGrad {
+  Real di, df, dg, d_o, dc_prev;   // with respect to the pre-activations, and to the previous cell
+};
+
+/// @param dh,dc  gradients with respect to this step's h (all paths) and c (from the next step)
+template <class Real>
+CHARRNN_HD LstmGrad<Real> lstm_cell_backward(Real i, Real f, Real g, Real o, Real c_prev, Real c, Real dh, Real dc) {
+  const Real tanh_c = tanh_of(c);
+  const Real dc_all = dc + dh * o * (Real(1) - tanh_c * tanh_c);
+  return {dc_all * g * i * (Real(1) - i), dc_all * c_prev * f * (Real(1) - f), dc_all * i * (Real(1) - g * g),
+          dh * tanh_c * o * (Real(1) - o), dc_all * f};
+}
+
+}  // namespace charrnn

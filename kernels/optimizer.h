@@ -1,0 +1,45 @@
+// Element math of the optimizers, as PyTorch defines them: p is the parameter, g its clipped gradient.
+#pragma once
+
+#include "kernels/math.h"
+
+namespace charrnn {
+
+template <class Real>
+struct OptimizerFactors {
+  Real rate;                  // learning rate; for adam already divided by 1 - beta1^step
+  Real decay;                 // rmsprop: decay_rate; adam: beta2; sgd: momentum
+  Real decay1;                // adam: beta1
+  Real epsilon;
+  Real second_correction;     // adam: 1 / sqrt(1 - beta2^step)
+};
+
+/// v = decay v + (1 - decay) g^2; p -= rate g / (sqrt(v) + eps). Source: Tieleman & Hinton 2012.
+template <class Real>
+CHARRNN_HD void rmsprop(Real& p, Real g, Real& v, const OptimizerFactors<Real>& f) {
+  v = f.decay * v + (Real(1) - f.decay) * g * g;
+  p -= f.rate * g / (std::sqrt(v) + f.epsilon);
+}
+
+/// Source: Kingma & Ba 2015.
+template <class Real>
+CHARRNN_HD void adam(Real& p, Real g, Real& m, Real& v, const OptimizerFactors<Real>& f) {
+  m = f.decay1 * m + (Real(1) - f.decay1) * g;
+  v = f.decay * v + (Real(1) - f.decay) * g * g;
+  p -= f.rate * m / (std::sqrt(v) * f.second_correction + f.epsilon);
+}
+
+/// Source: Duchi et al. 2011.
+template <class Real>
+CHARRNN_HD void adagrad(Real& p, Real g, Real& sum, const OptimizerFactors<Real>& f) {
+  sum += g * g;
+  p -= f.rate * g / (std::sqrt(sum) + f.epsilon);
+}
+
+template <class Real>
+CHARRNN_HD void sgd(Real& p, Real g, Real& velocity, const OptimizerFactors<Real>& f) {
+  velocity = f.decay * velocity + g;
+  p -= f.rate * velocity;
+}
+
+}  // namespace charrnn

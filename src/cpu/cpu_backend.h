@@ -1,0 +1,18 @@
+// The CPU as a backend.
+#pragma once
+
+#include <memory>
+
+#include "backend/backend.h"
+
+namespace charrnn::cpu {
+
+/// @param threads  0: all processors that this process may use
+std::unique_ptr<Backend> make_cpu_backend(int threads);
+
+/// The processor's name as the system gives it.
+std::string cpu_name();
+/// How many processors this process may use.
+int usable_processors();
+
+}  // namespace charrnn::cpu

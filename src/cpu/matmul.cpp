@@ -1,0 +1,115 @@
+#include "cpu/matmul.h"
+
+namespace charrnn::cpu {
+
+namespace {
+
+using Tag = dnnl::memory::format_tag;
+constexpr auto kF32 = dnnl::memory::data_type::f32;
+
+const dnnl::engine& engine() {
+  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+dnnl::stream& stream() {
+  static thread_local dnnl::stream s(engine());
+  return s;
+}
+
+float* writable(const float* p) { return const_cast<float*>(p); }   // oneDNN's handles are not const; sources are only read
+
+}  // namespace
+
+const dnnl::memory& PackedWeights::in(const dnnl::memory::desc& layout) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& copy : copies_) {
+    if (copy->layout == layout) return copy->packed;
+  }
+  auto copy = std::make_unique<Copy>();
+  copy->layout = layout;
+  copy->storage = HostBuffer((layout.get_size() + sizeof(float) - 1) / sizeof(float));
+  const dnnl::memory::desc plain({view_.k, view_.n}, kF32, dnnl::memory::dims{view_.k_stride, view_.n_stride});
+  copy->source = dnnl::memory(plain, engine(), writable(view_.data));
+  copy->packed = dnnl::memory(layout, engine(), copy->storage.data());
+  copy->reorder = dnnl::reorder(copy->source, copy->packed);
+  copies_.push_back(std::move(copy));
+  repack_copy(static_cast<int>(copies_.size()) - 1);
+  return copies_.back()->packed;
+}
+
+void PackedWeights::repack_copy(int copy) {
+  Copy& c = *copies_[static_cast<std::size_t>(copy)];
+  c.reorder.execute(stream(), c.source, c.packed);
+  stream().wait();
+}
+
+void PackedWeights::repack() {
+  for (int i = 0; i < copies(); ++i) repack_copy(i);
+}
+
+Product::Product(const ProductShape& s) : shape_(s) {
+  const dnnl::memory::desc a({s.m, s.k}, kF32, dnnl::memory::dims{s.a_row, s.a_column});
+  const dnnl::memory::desc b = s.b_row == 0
+                                   ? dnnl::memory::desc({s.k, s.n}, kF32, Tag::any)
+                                   : dnnl::memory::desc({s.k, s.n}, kF32, dnnl::memory::dims{s.b_row, 1});
+  const dnnl::memory::desc c({s.m, s.n}, kF32, dnnl::memory::dims{s.c_row, 1});
+  const dnnl::memory::desc bias({1, s.n}, kF32, Tag::ab);
+  dnnl::primitive_attr attributes;
+  if (s.into == Into::kAccumulate) {
+    dnnl::post_ops ops;
+    ops.append_sum(1.0F);
+    attributes.set_post_ops(ops);
+  }
+  if (s.into == Into::kAddBias) {
+    description_ = dnnl::matmul::primitive_desc(dnnl::matmul::desc(a, b, bias, c), attributes, engine());
+    bias_ = dnnl::memory(bias, engine(), nullptr);
+  } else {
+    description_ = dnnl::matmul::primitive_desc(dnnl::matmul::desc(a, b, c), attributes, engine());
+  }
+  primitive_ = dnnl::matmul(description_);
+  a_ = dnnl::memory(a, engine(), nullptr);
+  c_ = dnnl::memory(c, engine(), nullptr);
+  arguments_ = {{DNNL_ARG_SRC, a_}, {DNNL_ARG_DST, c_}};
+  if (s.b_row != 0) {
+    b_ = dnnl::memory(b, engine(), nullptr);
+    arguments_.emplace(DNNL_ARG_WEIGHTS, b_);
+  }
+  if (s.into == Into::kAddBias) arguments_.emplace(DNNL_ARG_BIAS, bias_);
+}
+
+void Product::run(const float* a, PackedWeights& b, float* c, const float* bias) {
+  if (packed_from_ != &b) {
+    b_packed_ = &b.in(description_.weights_desc());
+    packed_from_ = &b;
+    arguments_.insert_or_assign(DNNL_ARG_WEIGHTS, *b_packed_);
+  }
+  a_.set_data_handle(writable(a));
+  c_.set_data_handle(c);
+  if (shape_.into == Into::kAddBias) bias_.set_data_handle(writable(bias));
+  primitive_.execute(stream(), arguments_);
+}
+
+void Product::run(const float* a, const float* b, float* c) {
+  a_.set_data_handle(writable(a));
+  b_.set_data_handle(writable(b));
+  c_.set_data_handle(c);
+  primitive_.execute(stream(), arguments_);
+}
+
+std::size_t ProductCache::Hash::operator()(const ProductShape& s) const {
+  std::size_t h = 0;
+  for (const std::int64_t v : {s.m, s.n, s.k, s.a_row, s.a_column, s.b_row, s.c_row,
+                               static_cast<std::int64_t>(s.into)}) {
+    h = h * 1000003 + static_cast<std::size_t>(v);
+  }
+  return h;
+}
+
+Product& ProductCache::get(const ProductShape& shape) {
+  auto& product = products_[shape];
+  if (!product) product = std::make_unique<Product>(shape);
+  return *product;
+}
+
+}  // namespace charrnn::cpu

@@ -1,0 +1,95 @@
+// Matrix products through oneDNN: C [m,n] = A [m,k] * B [k,n] (+ C, or + bias), single-threaded on the calling thread.
+// B is either packed weights, in whatever layout the product likes best, or a plain row-major matrix.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
+#include <vector>
+#include <mutex>
+
+#include "cpu/host_buffer.h"
+
+namespace charrnn::cpu {
+
+/// A matrix [k,n] inside the parameter arena; element (i,j) stands at data[i * k_stride + j * n_stride].
+struct WeightView {
+  const float* data = nullptr;
+  std::int64_t k = 0, n = 0;
+  std::int64_t k_stride = 0, n_stride = 0;
+};
+
+/// One matrix of weights in every layout that some product asked for. Layouts are added under a lock; packing again after
+/// an update happens between products.
+class PackedWeights {
+ public:
+  explicit PackedWeights(const WeightView& view) : view_(view) {}
+  PackedWeights(const PackedWeights&) = delete;
+
+  std::int64_t k() const { return view_.k; }
+  std::int64_t n() const { return view_.n; }
+
+  /// The copy in `layout`, packed now if it is new. The reference stays valid.
+  const dnnl::memory& in(const dnnl::memory::desc& layout);
+
+  /// Brings every copy up to date with the arena.
+  void repack();
+  int copies() const { return static_cast<int>(copies_.size()); }
+  void repack_copy(int copy);
+
+ private:
+  struct Copy {
+    dnnl::memory::desc layout;
+    HostBuffer storage;
+    dnnl::memory source, packed;
+    dnnl::reorder reorder;
+  };
+
+  WeightView view_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Copy>> copies_;
+};
+
+enum class Into { kOverwrite, kAccumulate, kAddBias };   // C = AB | C += AB | C = AB + bias [n]
+
+struct ProductShape {
+  std::int64_t m = 0, n = 0, k = 0;
+  std::int64_t a_row = 0, a_column = 1;   // strides of A: a_column = 1 is row-major, a_row = 1 transposed
+  std::int64_t b_row = 0;                 // row stride of a plain B; 0: packed weights
+  std::int64_t c_row = 0;                 // row stride of C
+  Into into = Into::kOverwrite;
+
+  bool operator==(const ProductShape&) const = default;
+};
+
+class Product {
+ public:
+  explicit Product(const ProductShape& shape);
+
+  void run(const float* a, PackedWeights& b, float* c, const float* bias = nullptr);
+  void run(const float* a, const float* b, float* c);
+
+ private:
+  ProductShape shape_;
+  dnnl::matmul::primitive_desc description_;
+  dnnl::matmul primitive_;
+  dnnl::memory a_, b_, c_, bias_;
+  PackedWeights* packed_from_ = nullptr;   // whose copy b_packed_ is
+  const dnnl::memory* b_packed_ = nullptr;
+  std::unordered_map<int, dnnl::memory> arguments_;
+};
+
+/// Products of one thread, made at first use and kept.
+class ProductCache {
+ public:
+  Product& get(const ProductShape& shape);
+
+ private:
+  struct Hash {
+    std::size_t operator()(const ProductShape& s) const;
+  };
+  std::unordered_map<ProductShape, std::unique_ptr<Product>, Hash> products_;
+};
+
+}  // namespace charrnn::cpu
