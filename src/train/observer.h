@@ -13,29 +13,29 @@ namespace charrnn {
 
 /// One update, finished.
 struct StepRecord {
-  std::int64_t step = 0;                  // counted from 1
-  std::int64_t total_steps = 0;           // the step at which this run ends (epochs or --steps); 0: not known
-  double epoch = 0;                       // epochs done after this step, with fraction
-  double nats_per_char = 0;               // training loss of this step's batch
+  std::int64_t step = 0;         // counted from 1
+  std::int64_t total_steps = 0;  // the step at which this run ends (epochs or --steps); 0: not known
+  double epoch = 0;              // epochs done after this step, with fraction
+  double nats_per_char = 0;      // training loss of this step's batch
   double learning_rate = 0;
-  double gradient_norm = 0;               // before clipping
+  double gradient_norm = 0;  // before clipping
   double step_ms = 0;
   double chars_per_s = 0;
-  bool skipped = false;                   // NaN or infinity: the update was not made
+  bool skipped = false;  // NaN or infinity: the update was not made
 };
 
 /// How a run ended, for the last lines that it prints.
 struct RunSummary {
-  std::string reason;                     // a sentence: "all 50 epochs are done", "stopped by SIGINT at step 12", ...
+  std::string reason;  // a sentence: "all 50 epochs are done", "stopped by SIGINT at step 12", ...
   std::int64_t step = 0;
-  double seconds = 0;                     // of this session
-  double train_nats = std::numeric_limits<double>::quiet_NaN();      // NaN where not known, as all below
+  double seconds = 0;                                            // of this session
+  double train_nats = std::numeric_limits<double>::quiet_NaN();  // NaN where not known, as all below
   double validation_nats = std::numeric_limits<double>::quiet_NaN();
   double best_validation_nats = std::numeric_limits<double>::quiet_NaN();
   std::int64_t best_step = 0;
   double test_nats = std::numeric_limits<double>::quiet_NaN();
   std::filesystem::path run_folder;
-  std::vector<std::pair<std::string, std::string>> files;            // what lies where: ("best checkpoint", path), ...
+  std::vector<std::pair<std::string, std::string>> files;  // what lies where: ("best checkpoint", path), ...
 };
 
 /// All calls come from the thread that called run_training(), in the order of events. Every method does nothing unless

@@ -1,0 +1,179 @@
+#include "charrnn/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+
+#include "backend/backend.h"
+#include "charrnn/config.h"
+#include "charrnn/error.h"
+#include "model/initialize.h"
+#include "model/loaded_model.h"
+
+namespace charrnn {
+namespace {
+
+constexpr int kPrimeWindow = 64;  // steps; bounds the memory that a long prime needs
+
+void check_settings(const SampleSettings& settings) {
+  if (settings.length < 0) {
+    throw ConfigError("sample length is " + std::to_string(settings.length) + ", expected at least 0");
+  }
+  if (!(settings.temperature > 0) || !std::isfinite(settings.temperature)) {
+    throw ConfigError("sample temperature is " + std::to_string(settings.temperature) +
+                      ", expected a number above 0; greedy takes the likeliest character each time");
+  }
+  if (settings.top_k < 0) {
+    throw ConfigError("sample top-k is " + std::to_string(settings.top_k) +
+                      ", expected at least 1, or 0 for all characters");
+  }
+  if (settings.count < 1 || settings.count > kMaxBatch) {
+    throw ConfigError("sample count is " + std::to_string(settings.count) + ", expected 1 to " +
+                      std::to_string(kMaxBatch));
+  }
+}
+
+/// The id with the largest logit, the lowest of equal ones.
+TokenId likeliest(const float* logits, int vocabulary) {
+  TokenId best = 0;
+  for (TokenId id = 1; id < vocabulary; ++id) {
+    if (logits[id] > logits[best]) best = id;
+  }
+  return best;
+}
+
+}  // namespace
+
+TokenId draw(const float* logits, int vocabulary, const SampleSettings& settings, double random) {
+  for (int id = 0; id < vocabulary; ++id) {
+    if (!std::isfinite(logits[id])) {
+      throw RunError("the network's score of character " + std::to_string(id) +
+                     " is not finite, so nothing can be drawn; train again with a lower learning rate");
+    }
+  }
+  const TokenId best = likeliest(logits, vocabulary);
+  if (settings.greedy || settings.top_k == 1) return best;
+
+  // Ids that may be drawn, ascending, so that `random` means the same whatever top_k is implemented by.
+  std::vector<TokenId> ids(static_cast<std::size_t>(vocabulary));
+  std::iota(ids.begin(), ids.end(), 0);
+  if (settings.top_k > 0 && settings.top_k < vocabulary) {
+    const auto likelier = [logits](TokenId a, TokenId b) {
+      return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+    };
+    std::nth_element(ids.begin(), ids.begin() + settings.top_k, ids.end(), likelier);
+    ids.resize(static_cast<std::size_t>(settings.top_k));
+    std::sort(ids.begin(), ids.end());
+  }
+
+  // The largest logit is subtracted first: no overflow, and a temperature near 0 leaves the largest its weight of 1.
+  std::vector<double> cumulative(ids.size());
+  double sum = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    sum += std::exp((static_cast<double>(logits[ids[i]]) - static_cast<double>(logits[best])) / settings.temperature);
+    cumulative[i] = sum;
+  }
+  const auto chosen = std::upper_bound(cumulative.begin(), cumulative.end(), random * sum);
+  if (chosen == cumulative.end()) return best;  // random * sum rounded up to sum
+  return ids[static_cast<std::size_t>(chosen - cumulative.begin())];
+}
+
+std::vector<std::string> sample_texts(Network& network, const Vocabulary& vocabulary, const SampleSettings& settings,
+                                      const std::function<void(int text, std::string_view bytes)>& emit,
+                                      const std::function<bool()>& cancelled) {
+  check_settings(settings);
+  const int V = network.layout().shape().vocabulary;
+  if (V != vocabulary.size()) {
+    throw ShapeError("the network knows " + std::to_string(V) + " characters, its vocabulary holds " +
+                     std::to_string(vocabulary.size()));
+  }
+  const std::vector<TokenId> prime = vocabulary.encode(settings.prime, "the prime");
+  const auto count = static_cast<std::size_t>(settings.count);
+
+  std::vector<std::string> texts(count, settings.prime);
+  if (emit && !settings.prime.empty()) {
+    for (int i = 0; i < settings.count; ++i) emit(i, settings.prime);
+  }
+  if (settings.length == 0) return texts;
+
+  const auto window_steps = static_cast<int>(std::clamp<std::size_t>(prime.size(), 1, kPrimeWindow));
+  const auto session = network.open({.batch = settings.count, .max_steps = window_steps, .training = false});
+  session->reset();
+
+  // All of the prime but its last character; that one goes through the loop below, which wants its logits.
+  std::vector<TokenId> ids;
+  for (std::size_t at = 0; at + 1 < prime.size();) {
+    if (cancelled && cancelled()) return texts;
+    const std::size_t steps = std::min<std::size_t>(kPrimeWindow, prime.size() - 1 - at);
+    ids.clear();
+    for (std::size_t t = 0; t < steps; ++t) ids.insert(ids.end(), count, prime[at + t]);
+    session->forward({.steps = static_cast<int>(steps),
+                      .batch = settings.count,
+                      .ids = ids,
+                      .targets = {},
+                      .weights = {},
+                      .reset = {}},
+                     {});
+    at += steps;
+  }
+
+  // A stream of random numbers for each text, so that the texts do not depend on how many there are.
+  std::vector<Rng> randoms;
+  randoms.reserve(count);
+  for (std::size_t i = 0; i < count; ++i)
+    randoms.emplace_back(settings.seed, kSampleStream + (std::uint64_t{i} << 32U));
+
+  std::vector<float> logits(count * static_cast<std::size_t>(V));
+  std::vector<bool> done(count, false);
+  std::size_t running = count;
+  if (prime.empty()) {
+    ids.assign(count, 0);
+  } else {
+    ids.assign(count, prime.back());
+  }
+  for (std::int64_t n = 0; n < settings.length && running > 0; ++n) {
+    if (cancelled && cancelled()) break;
+    const bool uniform = n == 0 && prime.empty();
+    if (!uniform) {
+      session->forward({.steps = 1, .batch = settings.count, .ids = ids, .targets = {}, .weights = {}, .reset = {}},
+                       logits);
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      if (done[i]) continue;  // its lane runs on, unread
+      const double random = randoms[i].uniform();
+      ids[i] = uniform ? static_cast<TokenId>(random * V)
+                       : draw(&logits[i * static_cast<std::size_t>(V)], V, settings, random);
+      const auto byte = static_cast<char>(vocabulary.byte(ids[i]));
+      texts[i].push_back(byte);
+      if (emit) emit(static_cast<int>(i), {&byte, 1});
+      if (!settings.stop.empty() && texts[i].ends_with(settings.stop)) {
+        done[i] = true;
+        --running;
+      }
+    }
+  }
+  return texts;
+}
+
+struct Sampler::Parts {
+  LoadedModel model;
+};
+
+Sampler Sampler::load(const std::filesystem::path& run_or_checkpoint, const std::string& device, int threads) {
+  return Sampler(std::unique_ptr<Parts>(new Parts{load_model(run_or_checkpoint, device, threads, Precision::kFp32)}));
+}
+
+Sampler::Sampler(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Sampler::~Sampler() = default;
+Sampler::Sampler(Sampler&&) noexcept = default;
+Sampler& Sampler::operator=(Sampler&&) noexcept = default;
+
+std::vector<std::string> Sampler::draw_texts(const SampleSettings& settings,
+                                             const std::function<void(int text, std::string_view bytes)>& emit) {
+  return sample_texts(*parts_->model.network, parts_->model.checkpoint.vocabulary, settings, emit);
+}
+
+const Vocabulary& Sampler::vocabulary() const noexcept { return parts_->model.checkpoint.vocabulary; }
+
+}  // namespace charrnn
