@@ -28,10 +28,10 @@ namespace charrnn {
 struct Window {
   int steps = 0;                           // T
   int batch = 0;                           // B: must be the session's
-  std::span<const TokenId> ids;            // [T,B] input characters, in [0, V)
-  std::span<const TokenId> targets;        // [T,B] the characters to predict; not read by forward()
-  std::span<const float> weights;          // [T,B] weight of each loss, or empty: all 1. Weight 0: the target is not read
-  std::span<const std::uint8_t> reset;     // [B] non-zero: the lane starts this window from zero state; or empty: none
+  std::span<const TokenId> ids{};            // [T,B] input characters, in [0, V)
+  std::span<const TokenId> targets{};        // [T,B] the characters to predict; not read by forward()
+  std::span<const float> weights{};          // [T,B] weight of each loss, or empty: all 1. Weight 0: the target is not read
+  std::span<const std::uint8_t> reset{};     // [B] non-zero: the lane starts this window from zero state; or empty: none
   float loss_scale = 1.0F;                 // of each weighted loss in the gradient: 1 / (sum of weights over all ranks)
 };
 

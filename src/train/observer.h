@@ -59,6 +59,8 @@ class RunObserver {
 
   /// Long work that prints nothing else (indexing, evaluation): what it is, and the fraction done, [0, 1]. 1 ends it.
   virtual void progress(const std::string& /*what*/, double /*fraction*/) {}
+  /// For tiny texts such as the article's "hello": the network's scores, as a table, before and after.
+  virtual void scores(const std::string& /*title*/, const std::string& /*table*/) {}
   virtual void finished(const RunSummary& /*summary*/) {}
 
   /// The signal (SIGINT or SIGTERM) that asked the run to save and end, or 0. Polled between steps and in long work.
