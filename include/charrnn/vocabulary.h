@@ -22,6 +22,8 @@ class Vocabulary {
 
   /// The distinct bytes of a text, in ascending order. Reads the text once.
   static Vocabulary of(std::string_view text);
+  /// The bytes b with seen[b], in ascending order: for texts that are read in pieces.
+  static Vocabulary of(const std::array<bool, 256>& seen);
 
   int size() const noexcept { return static_cast<int>(bytes_.size()); }
   std::span<const std::uint8_t> bytes() const noexcept { return bytes_; }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -23,6 +24,7 @@ class Corpus {
   static Corpus open(const CorpusConfig& config, const Progress& progress = {});
 
   /// The whole text; valid as long as this object. size() is 64-bit.
+  /// A file that grows keeps the size that it had when it was opened.
   std::string_view text() const noexcept;
   const std::string& source() const noexcept { return source_; }   // absolute path, or "text in the config"
   const std::string& sha256() const noexcept { return sha256_; }   // hex
@@ -30,7 +32,9 @@ class Corpus {
 
  private:
   class Mapping;                                                   // RAII over mmap(2)
+  friend Corpus open_text_file(const std::filesystem::path& file, const Progress& progress);
   Corpus() = default;
+  void index(const Progress& progress);
 
   std::shared_ptr<const Mapping> mapping_;
   std::shared_ptr<const std::string> owned_;
@@ -45,7 +49,9 @@ class Corpus {
 std::filesystem::path find_corpus(const std::string& path);
 std::filesystem::path data_folder();
 
-/// The sha256 and the distinct bytes of a text in one pass, on which Corpus::open rests; for `eval --text` files too.
+/// The sha256 and the distinct bytes of a text in one pass, on which Corpus::open rests; for `eval --text` files too: what
+/// cannot be trained on but can be scored, a text of one distinct character, is not refused.
+/// @throws DataError as Corpus::open otherwise; `file` is not looked for in the data folder
 Corpus open_text_file(const std::filesystem::path& file, const Progress& progress = {});
 
 }  // namespace charrnn

@@ -29,11 +29,13 @@ struct HostWindow {
 };
 
 /// The training window of step `step` (counted from 1): epochs repeat, each starting from zero state.
-/// The text must hold only characters of the vocabulary.
+/// @throws DataError with the offset of a character that is not in the vocabulary: the text was changed while in use
 void fill_training_window(std::string_view text, const Vocabulary& vocabulary, const TrainingStreams& streams,
                           std::int64_t step, HostWindow& window);
 
-/// Window `index` (from 0) of an evaluation over `lanes`; steps beyond a lane's count have weight 0. The first resets all.
+/// Window `index` (from 0) of an evaluation over `lanes`; steps beyond a lane's count have weight 0, and the last window
+/// is as short as the longest lane's rest. The first resets all lanes.
+/// @throws DataError as above
 void fill_evaluation_window(std::string_view text, const Vocabulary& vocabulary, const std::vector<LaneRange>& lanes,
                             int steps, std::int64_t index, HostWindow& window);
 /// How many such windows there are.

@@ -44,12 +44,15 @@ struct StreamPlan {
 ///
 /// tail: train = floor(split[0] * N) characters from the start, test = floor(split[2] * N) at the end, the rest between
 ///   them is validation's. Lanes divide the train part evenly: stride = floor((train - 1) / B), windows per epoch =
-///   floor(stride / T). Evaluation lanes divide a region so that each character but its first is predicted exactly once,
-///   lanes differing by at most one window's rest.
+///   floor(stride / T). Evaluation lanes divide a region so that each character but its first is predicted exactly once;
+///   their lengths differ by at most one. There are B of them, or fewer, so that each has at least T characters: a lane's
+///   first characters are predicted from zero state, badly, and short lanes would report a loss that is too high.
 /// stream (char-rnn's way): the text is cut to B lanes of n windows, n = floor((N - 1) / (B * T)), stride = n * T; the
-///   first floor(split[0] * n) windows of each lane are train's, the last floor(split[2] * n) test's, the rest validation's.
+///   first floor(split[0] * n) windows of each lane (at least one) are train's, the last floor(split[2] * n) test's, the
+///   rest validation's. What is behind the last lane is neither trained on nor scored. The limit shortens all lanes alike.
+/// A share of exactly 0 is none at all: the rest is then the other one's.
 /// Fewer than B lanes of T: B shrinks to floor(chars / T), at least 1; with one lane T shrinks to what is there. Noted.
-/// @throws DataError when not even one character can be predicted
+/// @throws DataError when not even one character can be predicted; ShapeError for sizes below 1
 StreamPlan plan_streams(const CorpusConfig& corpus, std::int64_t characters, int batch, int sequence,
                         std::int64_t validation_limit);
 
