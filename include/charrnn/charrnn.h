@@ -7,4 +7,5 @@
 #include "charrnn/network_shape.h"
 #include "charrnn/rnn.h"
 #include "charrnn/sampler.h"
+#include "charrnn/trainer.h"
 #include "charrnn/vocabulary.h"

@@ -1,0 +1,158 @@
+#include "cli/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <numeric>
+
+#include "cli/console.h"
+
+namespace charrnn {
+namespace {
+
+/// Edits (insert, delete, replace) that lead from a to b.
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+std::string did_you_mean(const std::string& text, const std::vector<std::string>& known) {
+  constexpr std::size_t kLongest = 64;  // longer words are no slip of the finger, and cost time
+  if (text.size() > kLongest) return "";
+  const std::string* nearest = nullptr;
+  std::size_t least = std::max<std::size_t>(1, text.size() / 3) + 1;
+  for (const std::string& candidate : known) {
+    const bool prefix = text.size() >= 3 && candidate.starts_with(text);
+    const std::size_t distance = prefix ? 1 : edit_distance(text, candidate);
+    if (distance < least) {
+      least = distance;
+      nearest = &candidate;
+    }
+  }
+  return nearest == nullptr ? "" : " (did you mean " + *nearest + "?)";
+}
+
+Options::Options(const std::string& command, const std::string& description, const std::string& epilog)
+    : command_(command), app_(std::make_unique<CLI::App>(description, "charrnn-gpu " + command)) {
+  app_->allow_extras();  // collected, so that the message can name what was meant
+  app_->set_help_flag("-h,--help", "print this help and exit");
+  app_->get_formatter()->column_width(32);
+  if (!epilog.empty()) app_->footer(epilog);
+  flags_.emplace_back("--help");
+}
+
+Options::~Options() = default;
+
+void Options::positional(const std::string& name, std::string& value, const std::string& description) {
+  positional_name_ = name;
+  positional_value_ = &value;
+  app_->add_option(name, value, description)->type_name("");
+}
+
+void Options::text(const std::string& flag, std::string& value, const std::string& description) {
+  app_->add_option(flag, value, description)->type_name("TEXT");
+  flags_.push_back(flag);
+}
+
+void Options::whole(const std::string& flag, std::int64_t& value, const std::string& description, std::int64_t least,
+                    std::int64_t most) {
+  app_->add_option(flag, value, description)->type_name("N");
+  ranges_.push_back({flag, &value, nullptr, least, most});
+  flags_.push_back(flag);
+}
+
+void Options::whole(const std::string& flag, int& value, const std::string& description, int least, int most) {
+  app_->add_option(flag, value, description)->type_name("N");
+  ranges_.push_back({flag, nullptr, &value, least, most});
+  flags_.push_back(flag);
+}
+
+void Options::number(const std::string& flag, double& value, const std::string& description) {
+  app_->add_option(flag, value, description)->type_name("X");
+  flags_.push_back(flag);
+}
+
+void Options::flag(const std::string& flag, bool& value, const std::string& description) {
+  app_->add_flag(flag, value, description);
+  flags_.push_back(flag);
+}
+
+void Options::list(const std::string& flag, std::vector<std::string>& values, const std::string& description) {
+  app_->add_option(flag, values, description)->type_name("KEY=VALUE")->allow_extra_args(false);
+  flags_.push_back(flag);
+}
+
+void Options::json(bool& value) { flag("--json", value, "print one JSON object (schema 1) on stdout instead"); }
+
+bool Options::given(const std::string& flag) const { return app_->count(flag) > 0; }
+
+bool Options::parse(const Arguments& arguments) {
+  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants them
+  try {
+    app_->parse(reversed);
+  } catch (const CLI::CallForHelp&) {
+    write_stdout(app_->help());
+    return false;
+  } catch (const CLI::ParseError& error) {
+    std::string message = error.what();
+    while (!message.empty() && (message.back() == '\n' || message.back() == '.')) message.pop_back();
+    throw UsageError(message);
+  }
+  for (const std::string& extra : app_->remaining()) {
+    if (extra == "--") continue;
+    if (extra.starts_with("-")) {
+      throw UsageError("unknown flag " + extra + did_you_mean(extra.substr(0, extra.find('=')), flags_));
+    }
+    throw UsageError("unexpected word '" + extra + "'" +
+                     (positional_value_ == nullptr ? std::string(": this command takes flags only")
+                                                   : " after " + positional_name_ + " '" + *positional_value_ + "'"));
+  }
+  if (positional_value_ != nullptr && positional_value_->empty()) {
+    throw UsageError(positional_name_ + " is missing: which run or checkpoint?");
+  }
+  for (const Range& range : ranges_) {
+    const std::int64_t value = range.wide != nullptr ? *range.wide : *range.narrow;
+    if (given(range.flag) && (value < range.least || value > range.most)) {
+      throw UsageError(range.flag + " is " + std::to_string(value) + ", expected " + std::to_string(range.least) +
+                       " to " + std::to_string(range.most));
+    }
+  }
+  return true;
+}
+
+void add_device(Options& options, std::string& device) {
+  options.text("--device", device, "auto (the default), cpu, cuda or cuda:N; see charrnn-gpu devices");
+}
+
+void add_threads(Options& options, int& threads) {
+  options.whole("--threads", threads, "CPU threads; without it all that this process may use", 1, 4096);
+}
+
+void DeviceOptions::add_to(Options& options, const std::string& precision_default) {
+  precision = precision_default;
+  add_device(options, device);
+  add_threads(options, threads);
+  options.text("--precision", precision,
+               "auto, fp32, bf16, tf32 or fp16; auto is the device's fastest. Without it " + precision_default);
+}
+
+Precision DeviceOptions::parsed_precision() const {
+  for (const Precision candidate :
+       {Precision::kAuto, Precision::kFp32, Precision::kBf16, Precision::kTf32, Precision::kFp16}) {
+    if (precision == precision_name(candidate)) return candidate;
+  }
+  throw UsageError("--precision is '" + precision + "', expected auto, fp32, bf16, tf32 or fp16");
+}
+
+}  // namespace charrnn
