@@ -102,6 +102,11 @@ void ConsoleObserver::progress(const std::string& what, double fraction) {
   }
 }
 
+void ConsoleObserver::scores(const std::string& title, const std::string& table) {
+  if (json_) return;
+  result(title + "\n" + table + (table.ends_with('\n') ? "" : "\n"));
+}
+
 void ConsoleObserver::finished(const RunSummary& summary) {
   say("");
   say(fmt::format("done: {} (step {}, {})", summary.reason, summary.step, format_duration(summary.seconds)));

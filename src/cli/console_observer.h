@@ -25,6 +25,7 @@ class ConsoleObserver : public RunObserver {
   void checkpoint_saved(std::int64_t step, const std::filesystem::path& folder, bool is_best) override;
   void metrics_line(std::string_view json) override;
   void progress(const std::string& what, double fraction) override;
+  void scores(const std::string& title, const std::string& table) override;
   void finished(const RunSummary& summary) override;
   int stop_signal() const override;
 
