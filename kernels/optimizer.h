@@ -9,7 +9,8 @@ template <class Real>
 struct OptimizerFactors {
   Real rate;                  // learning rate; for adam already divided by 1 - beta1^step
   Real decay;                 // rmsprop: decay_rate; adam: beta2; sgd: momentum
-  Real decay1;                // adam: beta1
+  Real fresh;                 // 1 - decay, formed in double: in float 1 - 0.999 keeps four digits
+  Real decay1, fresh1;        // adam: beta1 and 1 - beta1
   Real epsilon;
   Real second_correction;     // adam: 1 / sqrt(1 - beta2^step)
 };
@@ -17,15 +18,15 @@ struct OptimizerFactors {
 /// v = decay v + (1 - decay) g^2; p -= rate g / (sqrt(v) + eps). Source: Tieleman & Hinton 2012.
 template <class Real>
 CHARRNN_HD void rmsprop(Real& p, Real g, Real& v, const OptimizerFactors<Real>& f) {
-  v = f.decay * v + (Real(1) - f.decay) * g * g;
+  v = f.decay * v + f.fresh * g * g;
   p -= f.rate * g / (std::sqrt(v) + f.epsilon);
 }
 
 /// Source: Kingma & Ba 2015.
 template <class Real>
 CHARRNN_HD void adam(Real& p, Real g, Real& m, Real& v, const OptimizerFactors<Real>& f) {
-  m = f.decay1 * m + (Real(1) - f.decay1) * g;
-  v = f.decay * v + (Real(1) - f.decay) * g * g;
+  m = f.decay1 * m + f.fresh1 * g;
+  v = f.decay * v + f.fresh * g * g;
   p -= f.rate * m / (std::sqrt(v) * f.second_correction + f.epsilon);
 }
 

@@ -36,15 +36,17 @@ OptimizerFactors<float> factors(const OptimizerConfig& o, std::int64_t step) {
   OptimizerFactors<float> f{};
   f.rate = static_cast<float>(o.learning_rate);
   f.epsilon = static_cast<float>(o.epsilon);
+  double decay = o.name == OptimizerKind::kSgd ? o.momentum : o.decay_rate;
   if (o.name == OptimizerKind::kAdam) {
     const auto t = static_cast<double>(step);
     f.rate = static_cast<float>(o.learning_rate / (1 - std::pow(o.beta1, t)));
     f.second_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(o.beta2, t)));
     f.decay1 = static_cast<float>(o.beta1);
-    f.decay = static_cast<float>(o.beta2);
-  } else {
-    f.decay = static_cast<float>(o.name == OptimizerKind::kSgd ? o.momentum : o.decay_rate);
+    f.fresh1 = static_cast<float>(1 - o.beta1);
+    decay = o.beta2;
   }
+  f.decay = static_cast<float>(decay);
+  f.fresh = static_cast<float>(1 - decay);
   return f;
 }
 
