@@ -1,0 +1,430 @@
+// Whole runs: learning, resume to the bit, logs, signals, refusals.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "charrnn/checkpoint.h"
+#include "charrnn/error.h"
+#include "charrnn/trainer.h"
+#include "data/loader.h"
+#include "data/streams.h"
+#include "io/run_folder.h"
+#include "model/initialize.h"
+#include "reference/reference.h"
+#include "support/catch.h"
+#include "support/temp_folder.h"
+#include "train/run.h"
+#include "train/schedule.h"
+
+using namespace charrnn;
+using tests::TempFolder;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Recorder : RunObserver {
+  std::vector<StepRecord> steps;
+  std::vector<std::string> notes, warnings, samples;
+  std::vector<double> validations;
+  RunSummary summary;
+  std::function<void(const StepRecord&)> on_step;
+  int signal_after_step = 0, signal = 0;
+
+  void note(const std::string& s) override { notes.push_back(s); }
+  void warning(const std::string& s) override { warnings.push_back(s); }
+  void step_done(const StepRecord& r) override {
+    steps.push_back(r);
+    if (on_step) on_step(r);
+  }
+  void sample(std::int64_t, std::string_view text) override { samples.emplace_back(text); }
+  void validation_done(std::int64_t, double nats, bool) override { validations.push_back(nats); }
+  void finished(const RunSummary& s) override { summary = s; }
+  int stop_signal() const override {
+    return !steps.empty() && signal_after_step > 0 && steps.back().step >= signal_after_step ? signal : 0;
+  }
+};
+
+/// 600 characters of words in a random order: enough structure to learn from, no long period.
+std::string some_text(std::uint64_t seed = 1, std::size_t length = 600) {
+  const char* const words[] = {"the ", "cat ", "sat ", "on ", "a ", "mat.\n", "dogs ", "ran "};
+  Rng rng(seed);
+  std::string text;
+  while (text.size() < length) text += words[rng.next_u32() % 8];
+  text.resize(length);
+  return text;
+}
+
+struct Settings {
+  std::string cell = "lstm", optimizer = "{name: rmsprop, learning_rate: 0.01}", more;
+  int batch = 4, sequence = 7;
+};
+
+TrainOptions options_in(const fs::path& folder, const Settings& s = {}) {
+  const fs::path text = folder / "text.txt";
+  if (!fs::exists(text)) std::ofstream(text, std::ios::binary) << some_text();
+  std::ostringstream yaml;
+  yaml << "corpus: {path: " << text.string() << "}\n"
+       << "model: {cell: " << s.cell << ", layers: 2, hidden: 12, dropout: 0.25}\n"
+       << "train: {batch: " << s.batch << ", sequence: " << s.sequence << ", epochs: 3, optimizer: " << s.optimizer
+       << "}\nvalidate: {every: 5}\ncheckpoint: {every: 6, keep: 2}\n"
+       << "sample: {every: 9, length: 20, prime: \"\"}\nrun: {dir: " << (folder / "run").string() << ", device: cpu}\n"
+       << s.more;
+  TrainOptions options;
+  options.config = parse_config(yaml.str(), "test.yaml");
+  options.config_name = "test.yaml";
+  options.threads = 2;
+  return options;
+}
+
+ExitCode run(TrainOptions options, Recorder& recorder, std::int64_t steps = 0) {
+  options.steps = steps;
+  return run_training(options, recorder);
+}
+
+std::vector<nlohmann::json> metrics(const fs::path& folder) {
+  std::vector<nlohmann::json> lines;
+  std::ifstream file(folder / "run/metrics.jsonl");
+  for (std::string line; std::getline(file, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+std::string bytes_of(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+/// Weights, moments, state and position of the newest checkpoint are equal to the bit.
+void check_same_end(const fs::path& a, const fs::path& b) {
+  const Checkpoint x = load_checkpoint(fs::canonical(a / "run/latest"), LoadState::kYes);
+  const Checkpoint y = load_checkpoint(fs::canonical(b / "run/latest"), LoadState::kYes);
+  CHECK(x.step == y.step);
+  const auto same = [](const std::vector<float>& p, const std::vector<float>& q) {
+    return p.size() == q.size() && std::memcmp(p.data(), q.data(), p.size() * sizeof(float)) == 0;
+  };
+  CHECK(same(x.parameters, y.parameters));
+  CHECK(same(x.state->moment1, y.state->moment1));
+  CHECK(same(x.state->moment2, y.state->moment2));
+  CHECK(same(x.state->h, y.state->h));
+  CHECK(same(x.state->c, y.state->c));
+  CHECK(x.state->best_validation == y.state->best_validation);
+  CHECK(x.state->plateau_scale == y.state->plateau_scale);
+}
+
+/// Each step once, in order, with the same numbers (but for the time that it took).
+void check_same_metrics(const fs::path& a, const fs::path& b) {
+  auto x = metrics(a), y = metrics(b);
+  REQUIRE(x.size() == y.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    CHECK(x[i].at("step") == static_cast<std::int64_t>(i + 1));
+    x[i].erase("ms_per_step");
+    y[i].erase("ms_per_step");
+    CHECK(x[i] == y[i]);
+  }
+  CHECK(bytes_of(a / "run/samples.txt") == bytes_of(b / "run/samples.txt"));
+}
+
+}  // namespace
+
+TEST_CASE("a run learns: the loss falls far below that of guessing", "[train]") {
+  TempFolder folder;
+  Settings settings;
+  settings.more = "";
+  Recorder recorder;
+  CHECK(run(options_in(folder.path(), settings), recorder, 150) == ExitCode::kOk);
+  REQUIRE(recorder.steps.size() == 150);
+  CHECK(recorder.steps.front().nats_per_char == Approx(std::log(17.0)).epsilon(0.1));   // 17 distinct characters
+  CHECK(recorder.steps.back().nats_per_char < 1.7);
+  CHECK(recorder.summary.best_validation_nats < 1.7);
+  CHECK(std::isfinite(recorder.summary.test_nats));
+  CHECK(recorder.samples.size() == 16);
+  CHECK(fs::exists(folder / "run/best/model.safetensors"));
+}
+
+TEST_CASE("an interrupted run goes on to the same bits: any cell, any optimizer, mid-epoch and at its edge", "[train]") {
+  const std::string optimizers[] = {"{name: rmsprop, learning_rate: 0.01}", "{name: adam, learning_rate: 0.01}",
+                                    "{name: adagrad, learning_rate: 0.05}",
+                                    "{name: sgd, learning_rate: 0.5, momentum: 0.9}"};
+  const std::string schedules[] = {"schedule: {decay: 0.9, after_epoch: 1}", "schedule: {kind: plateau, factor: 0.5, patience: 0}",
+                                   "schedule: {kind: cosine, warmup_steps: 4, final: 0.1}"};
+  int variant = 0;
+  for (const std::string cell : {"lstm", "gru", "rnn"}) {
+    for (const std::string& optimizer : optimizers) {
+      Settings settings;
+      settings.cell = cell;
+      settings.optimizer = optimizer + ", " + schedules[variant++ % 3];
+      INFO(cell << " " << settings.optimizer);
+      TempFolder straight, parts;
+      Recorder all;
+      run(options_in(straight.path(), settings), all, 45);
+      const std::int64_t edge = Trainer(options_in(straight.path(), settings).config, {}).steps_per_epoch();
+      REQUIRE(edge > 10);
+      for (const std::int64_t stop : {std::int64_t{1}, std::int64_t{8}, edge, edge + 1, std::int64_t{45}}) {
+        Recorder part;
+        run(options_in(parts.path(), settings), part, stop);
+      }
+      check_same_end(straight.path(), parts.path());
+      CHECK(metrics(parts.path()).size() == 45);
+    }
+  }
+}
+
+TEST_CASE("a run killed at any step and started again ends as one that was not", "[train]") {
+  TempFolder straight;
+  Recorder all;
+  run(options_in(straight.path()), all, 30);
+  for (const int kill_at : {1, 5, 6, 7, 13, 20, 29}) {
+    INFO("killed after step " << kill_at);
+    TempFolder killed;
+    const TrainOptions options = options_in(killed.path());
+    const pid_t child = fork();
+    if (child == 0) {
+      Recorder recorder;
+      recorder.on_step = [kill_at](const StepRecord& r) {
+        if (r.step == kill_at) raise(SIGKILL);
+      };
+      run(options, recorder, 30);
+      _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    REQUIRE(WIFSIGNALED(status));
+    Recorder recorder;
+    CHECK(run(options, recorder, 30) == ExitCode::kOk);
+    check_same_end(straight.path(), killed.path());
+    check_same_metrics(straight.path(), killed.path());
+  }
+}
+
+TEST_CASE("a run resumed at its last step says so and changes nothing", "[train]") {
+  TempFolder folder;
+  Recorder first, again;
+  run(options_in(folder.path()), first, 12);
+  const std::string before = bytes_of(folder / "run/metrics.jsonl");
+  CHECK(run(options_in(folder.path()), again, 12) == ExitCode::kOk);
+  CHECK(again.steps.empty());
+  CHECK(bytes_of(folder / "run/metrics.jsonl") == before);
+  CHECK(again.notes.back().find("already") != std::string::npos);
+}
+
+TEST_CASE("an older checkpoint of the run can be gone on from; what came after it is forgotten", "[train]") {
+  TempFolder straight, folder;
+  Recorder a, b, c;
+  run(options_in(straight.path()), a, 24);
+  run(options_in(folder.path()), b, 18);
+  TrainOptions options = options_in(folder.path());
+  options.resume = (folder / "run/checkpoints/step-00000012").string();
+  run(options, c, 24);
+  CHECK(c.steps.front().step == 13);
+  check_same_end(straight.path(), folder.path());
+  check_same_metrics(straight.path(), folder.path());
+}
+
+TEST_CASE("periods of samples, validation and checkpoints change no weight", "[train]") {
+  TempFolder a, b;
+  Recorder x, y;
+  run(options_in(a.path()), x, 20);
+  TrainOptions options = options_in(b.path());
+  options.config.sample.every = 3;
+  options.config.validate.every = 7;
+  options.config.checkpoint.every = 2;
+  run(options, y, 20);
+  for (std::size_t i = 0; i < 20; ++i) CHECK(x.steps[i].nats_per_char == y.steps[i].nats_per_char);
+}
+
+TEST_CASE("a signal ends the run after its step, saved, with the signal's exit code", "[train]") {
+  for (const auto& [signal, code] : {std::pair{SIGINT, ExitCode::kInterrupted}, std::pair{SIGTERM, ExitCode::kTerminated}}) {
+    TempFolder folder;
+    Recorder recorder;
+    recorder.signal = signal;
+    recorder.signal_after_step = 4;
+    CHECK(run(options_in(folder.path()), recorder) == code);
+    CHECK(recorder.steps.back().step == 4);
+    CHECK(load_checkpoint(fs::canonical(folder / "run/latest"), LoadState::kYes).step == 4);
+    CHECK(metrics(folder.path()).size() == 4);
+  }
+}
+
+TEST_CASE("changed settings are refused by name; epochs and periods may change", "[train]") {
+  TempFolder folder;
+  Recorder recorder;
+  run(options_in(folder.path()), recorder, 6);
+  const auto refused = [&](const std::function<void(Config&)>& change, const std::string& key) {
+    TrainOptions options = options_in(folder.path());
+    change(options.config);
+    Recorder again;
+    try {
+      run(options, again, 8);
+      FAIL("was not refused: " << key);
+    } catch (const ConfigError& e) {
+      CHECK(std::string(e.what()).find(key) != std::string::npos);
+    }
+  };
+  refused([](Config& c) { c.model.hidden = 13; }, "model.hidden");
+  refused([](Config& c) { c.train.batch = 5; }, "train.batch");
+  refused([](Config& c) { c.train.optimizer.learning_rate = 0.02; }, "train.optimizer.learning_rate");
+  refused([](Config& c) { c.train.seed = 4; }, "train.seed");
+  refused([](Config& c) { c.corpus.split = {0.8, 0.1, 0.1}; }, "corpus.split");
+  TrainOptions options = options_in(folder.path());
+  options.config.train.epochs = 9;
+  options.config.validate.every = 4;
+  Recorder again;
+  CHECK(run(options, again, 8) == ExitCode::kOk);
+
+  std::ofstream(folder / "text.txt", std::ios::app) << "more";
+  Recorder other_text;
+  CHECK_THROWS_AS(run(options_in(folder.path()), other_text, 10), DataError);
+}
+
+TEST_CASE("--resume never refuses a folder that holds a run, and two runs cannot share one", "[train]") {
+  TempFolder folder;
+  Recorder recorder;
+  TrainOptions options = options_in(folder.path());
+  options.resume = "never";
+  CHECK(run(options, recorder, 3) == ExitCode::kOk);
+  CHECK_THROWS_AS(run(options, recorder, 4), ConfigError);
+  Recorder outer;
+  outer.on_step = [&](const StepRecord&) {
+    Recorder inner;
+    CHECK_THROWS_AS(run(options_in(folder.path()), inner, 5), ConfigError);
+  };
+  run(options_in(folder.path()), outer, 4);
+  CHECK(outer.steps.size() == 1);
+}
+
+TEST_CASE("NaN is skipped, counted, and ends the run after skip_limit in a row", "[train]") {
+  TempFolder folder;
+  Settings settings;
+  settings.optimizer = "{name: sgd, learning_rate: 1.0e38}";
+  settings.more = "";
+  TrainOptions options = options_in(folder.path(), settings);
+  options.config.train.clip.kind = ClipConfig::Kind::kNone;
+  options.config.train.skip_limit = 3;
+  options.config.checkpoint.every = 1;
+  options.config.validate.every = 0;
+  Recorder recorder;
+  CHECK_THROWS_AS(run(options, recorder), RunError);
+  CHECK(std::count_if(recorder.steps.begin(), recorder.steps.end(), [](const StepRecord& r) { return r.skipped; }) >= 2);
+  std::vector<std::string> notes;
+  CHECK(RunFolder(options.config.run.dir).newest_good(notes));   // the last good checkpoint is intact
+}
+
+TEST_CASE("patience ends a run whose validation gets no better", "[train]") {
+  TempFolder folder;
+  TrainOptions options = options_in(folder.path());
+  options.config.train.optimizer.learning_rate = 1e-12;   // nothing is learned: no validation is much better
+  options.config.validate.patience = 2;
+  options.config.validate.every = 1;
+  Recorder recorder;
+  CHECK(run(options, recorder) == ExitCode::kOk);
+  CHECK(recorder.steps.size() < 60);
+  CHECK(recorder.summary.reason.find("validations") != std::string::npos);
+}
+
+TEST_CASE("validation is the reference's loss over the held-out text from zero state", "[train]") {
+  TempFolder folder;
+  TrainOptions options = options_in(folder.path());
+  Trainer trainer(options.config, {});
+  const Checkpoint c = trainer.checkpoint(0);
+  const std::string text = some_text();
+  double nats = 0, weight = 0;
+  for (const LaneRange& lane : trainer.plan().validation) {
+    std::vector<TokenId> ids, targets;
+    for (std::int64_t i = lane.start; i < lane.start + lane.count; ++i) {
+      ids.push_back(c.vocabulary.find(static_cast<std::uint8_t>(text[static_cast<std::size_t>(i)])));
+      targets.push_back(c.vocabulary.find(static_cast<std::uint8_t>(text[static_cast<std::size_t>(i + 1)])));
+    }
+    const std::vector<double> parameters(c.parameters.begin(), c.parameters.end());
+    reference::Window window;
+    window.steps = static_cast<int>(lane.count);
+    window.batch = 1;
+    window.ids = ids;
+    window.targets = targets;
+    const auto result = reference::forward(ParameterLayout(c.shape()), parameters, window, reference::State::zero(c.shape(), 1));
+    nats += result.nats;
+    weight += result.weight;
+  }
+  CHECK(weight == static_cast<double>(trainer.plan().validation_end - trainer.plan().validation_begin - 1));
+  CHECK(trainer.validate() == Approx(nats / weight).epsilon(1e-5));
+}
+
+TEST_CASE("init_from takes weights and maps characters by value", "[train]") {
+  TempFolder folder, other;
+  Recorder recorder;
+  run(options_in(folder.path()), recorder, 12);
+  std::ofstream(other / "text.txt", std::ios::binary) << "XYZ" + some_text(9, 500).substr(0, 400) + "XYZ";
+  TrainOptions options = options_in(other.path());
+  options.config.init_from = (folder / "run").string();
+  Trainer trainer(options.config, {});
+  const Checkpoint now = trainer.checkpoint(0);
+  const Checkpoint old = load_checkpoint(resolve_checkpoint(folder / "run").folder, LoadState::kNo);
+  const ParameterLayout layout(now.shape()), layout_old(old.shape());
+  const auto H = static_cast<std::size_t>(now.shape().hidden);
+  for (const std::uint8_t byte : old.vocabulary.bytes()) {
+    const TokenId id = now.vocabulary.find(byte);
+    if (id < 0) continue;
+    const float* const a = now.parameters.data() + layout.head_weight().offset + static_cast<std::size_t>(id) * H;
+    const float* const b = old.parameters.data() + layout_old.head_weight().offset +
+                           static_cast<std::size_t>(old.vocabulary.find(byte)) * H;
+    CHECK(std::memcmp(a, b, H * sizeof(float)) == 0);
+  }
+  const float* const hh = now.parameters.data() + layout.weight_hh(1).offset;
+  CHECK(std::memcmp(hh, old.parameters.data() + layout_old.weight_hh(1).offset, layout.weight_hh(1).count() * sizeof(float)) == 0);
+  bool told = false;
+  for (const std::string& note : trainer.notes()) told = told || note.find("3 characters") != std::string::npos;
+  CHECK(told);
+  options.config.model.hidden = 13;
+  CHECK_THROWS_AS(Trainer(options.config, {}), ConfigError);
+}
+
+TEST_CASE("a folder that cannot be written is refused before training starts", "[train]") {
+  TempFolder folder;
+  TrainOptions options = options_in(folder.path());
+  options.config.run.dir = (folder / "text.txt/run").string();   // below a file
+  Recorder recorder;
+  CHECK_THROWS_AS(run(options, recorder, 5), Error);
+  CHECK(recorder.steps.empty());
+}
+
+TEST_CASE("a config written by a run can be run as it is", "[train]") {
+  TempFolder folder;
+  Recorder recorder;
+  run(options_in(folder.path()), recorder, 6);
+  TrainOptions options;
+  options.config = read_config(folder / "run/config.yaml");
+  options.threads = 2;
+  Recorder again;
+  CHECK(run(options, again, 9) == ExitCode::kOk);
+  CHECK(again.steps.front().step == 7);
+}
+
+TEST_CASE("learning rates follow their schedules", "[train]") {
+  ScheduleConfig decay;
+  decay.kind = ScheduleConfig::Kind::kDecay;
+  decay.decay = 0.5;
+  decay.after_epoch = 2;
+  const auto at = [](const ScheduleConfig& s, std::int64_t step) {
+    return learning_rate(1.0, s, {.step = step, .steps_per_epoch = 10, .total_steps = 100, .plateau_scale = 0.25});
+  };
+  CHECK(at(decay, 20) == 1.0);    // the last step of epoch 2
+  CHECK(at(decay, 21) == 0.5);    // decayed at its end
+  CHECK(at(decay, 30) == 0.5);
+  CHECK(at(decay, 31) == 0.25);
+  ScheduleConfig cosine;
+  cosine.kind = ScheduleConfig::Kind::kCosine;
+  cosine.warmup_steps = 10;
+  cosine.final_fraction = 0.1;
+  CHECK(at(cosine, 1) == Approx(0.1));
+  CHECK(at(cosine, 10) == Approx(1.0));
+  CHECK(at(cosine, 55) == Approx(0.55));
+  CHECK(at(cosine, 100) == Approx(0.1));
+  ScheduleConfig plateau;
+  plateau.kind = ScheduleConfig::Kind::kPlateau;
+  CHECK(at(plateau, 50) == 0.25);
+  CHECK(at(ScheduleConfig{}, 50) == 1.0);
+}
