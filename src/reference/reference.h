@@ -21,14 +21,14 @@ using DropoutMask = std::function<double(int layer, int t, int lane, int unit)>;
 
 /// T x B characters, row-major, time first.
 struct Window {
-  int steps = 0;                        // T
-  int batch = 0;                        // B
-  std::span<const TokenId> ids;         // [T,B], or empty if `inputs` are given
-  std::span<const double> inputs;       // [T,B,V] dense input vectors in place of ids
-  std::span<const TokenId> targets;     // [T,B], or empty: no loss
-  std::span<const double> weights;      // [T,B], or empty: all 1. Where it is 0 the target is not read
-  std::span<const std::uint8_t> reset;  // [B] non-zero: the lane starts from zero state; or empty: none
-  double loss_scale = 1;                // of each weighted loss in the gradient
+  int steps = 0;                          // T
+  int batch = 0;                          // B
+  std::span<const TokenId> ids{};         // [T,B], or empty if `inputs` are given
+  std::span<const double> inputs{};       // [T,B,V] dense input vectors in place of ids
+  std::span<const TokenId> targets{};     // [T,B], or empty: no loss
+  std::span<const double> weights{};      // [T,B], or empty: all 1. Where it is 0 the target is not read
+  std::span<const std::uint8_t> reset{};  // [B] non-zero: the lane starts from zero state; or empty: none
+  double loss_scale = 1;                  // of each weighted loss in the gradient
 };
 
 struct State {
