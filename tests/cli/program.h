@@ -1,0 +1,110 @@
+// Runs the real program as a user would, in a folder of its own.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cli/matchers.h"
+#include "support/catch.h"
+
+namespace charrnn::testing {
+
+namespace fs = std::filesystem;
+
+inline std::string slurp(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+inline void spill(const fs::path& file, const std::string& content) {
+  std::ofstream(file, std::ios::binary) << content;
+}
+
+struct Outcome {
+  int code = -1;    // exit code; 1000 + number if a signal killed it
+  std::string out;  // stdout
+  std::string err;  // stderr
+};
+
+/// A folder that is removed with this object, and programs run in it.
+class Workplace {
+ public:
+  Workplace() {
+    std::string name = (fs::temp_directory_path() / "charrnn-cli-test-XXXXXX").string();
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    root_ = fs::canonical(name);
+    fs::create_directory(root_ / "work");
+    set("CHARRNN_CONFIGS", "");
+    set("CHARRNN_DATA", (root_ / "data").string());
+    set("NO_COLOR", "");
+    set("CLICOLOR_FORCE", "");
+  }
+  ~Workplace() {
+    std::error_code ignored;
+    fs::remove_all(root_, ignored);
+  }
+  Workplace(const Workplace&) = delete;
+  Workplace& operator=(const Workplace&) = delete;
+
+  fs::path path(const std::string& name) const { return root_ / "work" / name; }
+  void set(const std::string& variable, const std::string& value) { environment_.emplace_back(variable, value); }
+
+  Outcome run(std::vector<std::string> arguments, const std::string& program = CHARRNN_PROGRAM) {
+    return wait(start(std::move(arguments), program));
+  }
+
+  /// Starts the program; stdout goes to `out_file` if one is named.
+  pid_t start(std::vector<std::string> arguments, const std::string& program = CHARRNN_PROGRAM,
+              const std::string& out_file = "") {
+    arguments.insert(arguments.begin(), program);
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    const std::string out = out_file.empty() ? (root_ / "out").string() : out_file;
+    const std::string err = (root_ / "err").string();
+    const std::string work = (root_ / "work").string();
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      for (const auto& [name, value] : environment_) setenv(name.c_str(), value.c_str(), 1);
+      const int out_fd = open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+      const int err_fd = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+      if (out_fd < 0 || err_fd < 0 || dup2(out_fd, STDOUT_FILENO) < 0 || dup2(err_fd, STDERR_FILENO) < 0) _exit(126);
+      if (chdir(work.c_str()) != 0) _exit(126);
+      execv(program.c_str(), argv.data());
+      _exit(127);
+    }
+    return child;
+  }
+
+  Outcome wait(pid_t child) {
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    Outcome outcome;
+    outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+    outcome.out = slurp(root_ / "out");
+    outcome.err = slurp(root_ / "err");
+    return outcome;
+  }
+
+  /// What a program that still runs has written to stderr.
+  std::string err_so_far() const { return slurp(root_ / "err"); }
+
+ private:
+  fs::path root_;
+  std::vector<std::pair<std::string, std::string>> environment_;
+};
+
+}  // namespace charrnn::testing

@@ -1,0 +1,238 @@
+// The command line as a contract: help, version, exit codes, messages, and the commands that need no run.
+#include <nlohmann/json.hpp>
+
+#include "cli/program.h"
+#include "support/catch.h"
+
+namespace charrnn {
+namespace {
+
+using nlohmann::json;
+using testing::contains;
+using testing::Outcome;
+using testing::spill;
+using testing::Workplace;
+
+constexpr const char* kTiny =
+    "corpus: {text: \"the cat sat on the mat, the dog sat on the log\", split: [1, 0, 0]}\n"
+    "model: {cell: lstm, layers: 2, hidden: 8, dropout: 0.25}\n"
+    "train: {batch: 3, sequence: 5, epochs: 2}\n"
+    "run: {dir: run, device: cpu}\n";
+
+}  // namespace
+
+TEST_CASE("each command's help names its flags", "[cli]") {
+  const auto [command, flags] = GENERATE(table<std::string, std::vector<std::string>>({
+      {"train",
+       {"--config", "--set", "--device", "--threads", "--minutes", "--steps", "--resume", "--output", "--dry-run",
+        "--json"}},
+      {"sample",
+       {"RUN|CHECKPOINT", "--length", "--temperature", "--prime", "--prime-file", "--seed", "--top-k", "--stop",
+        "--count", "--greedy", "--device", "--threads", "--precision", "--json"}},
+      {"eval", {"RUN|CHECKPOINT", "--text", "--split", "--streams", "--device", "--threads", "--precision", "--json"}},
+      {"inspect", {"RUN|CHECKPOINT", "--json"}},
+      {"bench", {"--config", "--set", "--vocabulary", "--steps", "--device", "--threads", "--precision", "--json"}},
+      {"gradcheck", {"--cell", "--device"}},
+      {"devices", {"--json"}},
+  }));
+  Workplace work;
+  const Outcome outcome = work.run({command, "--help"});
+  CHECK(outcome.code == 0);
+  CHECK(outcome.err.empty());
+  for (const std::string& flag : flags) CHECK_THAT(outcome.out, contains(flag));
+  CHECK(work.run({command, "-h"}).out == outcome.out);
+}
+
+TEST_CASE("the program's help names every command and exit code", "[cli]") {
+  Workplace work;
+  const Outcome outcome = work.run({GENERATE("--help", "-h", "help")});
+  CHECK(outcome.code == 0);
+  CHECK(outcome.err.empty());
+  for (const char* word :
+       {"train", "sample", "eval", "inspect", "bench", "gradcheck", "devices", "--config", "75", "143"}) {
+    CHECK_THAT(outcome.out, contains(word));
+  }
+}
+
+TEST_CASE("the version tells build, compiler and backends", "[cli]") {
+  Workplace work;
+  const Outcome outcome = work.run({"--version"});
+  CHECK(outcome.code == 0);
+  CHECK(outcome.err.empty());
+  CHECK_THAT(outcome.out, Catch::Matchers::StartsWith("charrnn-gpu "));
+  for (const char* word : {"build:", "compiler:", "backend cpu:", "backend cuda:"})
+    CHECK_THAT(outcome.out, contains(word));
+}
+
+TEST_CASE("a wrong command line exits 2, says why and where help is", "[cli]") {
+  const auto [arguments, message] = GENERATE(table<std::vector<std::string>, std::string>({
+      {std::vector<std::string>{}, "no command"},
+      {{"trian"}, "did you mean train?"},
+      {{"sampel", "run"}, "did you mean sample?"},
+      {{"frobnicate"}, "unknown command 'frobnicate'"},
+      {{"--confg", "a.yaml"}, "did you mean --config?"},
+      {{"train"}, "--config is missing"},
+      {{"train", "--config"}, "--config"},
+      {{"train", "--config", "a.yaml", "more"}, "more"},
+      {{"train", "--config", "a.yaml", "--minutes", "0"}, "--minutes"},
+      {{"train", "--config", "a.yaml", "--minutes", "nan"}, "--minutes"},
+      {{"train", "--config", "a.yaml", "--steps", "0"}, "--steps"},
+      {{"train", "--config", "a.yaml", "--steps", "many"}, "--steps"},
+      {{"train", "--config", "a.yaml", "--threads", "-2"}, "--threads"},
+      {{"--dry-run"}, "--config is missing"},
+      {{"sample"}, "RUN|CHECKPOINT is missing"},
+      {{"sample", "run", "--temprature", "1"}, "did you mean --temperature?"},
+      {{"sample", "run", "--temperature", "0"}, "--greedy"},
+      {{"sample", "run", "--temperature", "-1"}, "--temperature"},
+      {{"sample", "run", "--temperature", "inf"}, "--temperature"},
+      {{"sample", "run", "--length", "0"}, "--length"},
+      {{"sample", "run", "--count", "0"}, "--count"},
+      {{"sample", "run", "--top-k", "0"}, "--top-k"},
+      {{"sample", "run", "--seed", "-1"}, "--seed"},
+      {{"sample", "run", "--prime", "a", "--prime-file", "b"}, "--prime-file"},
+      {{"sample", "run", "--precision", "fp8"}, "--precision"},
+      {{"eval"}, "RUN|CHECKPOINT is missing"},
+      {{"eval", "run", "--split", "train"}, "--split"},
+      {{"eval", "run", "--split", "test", "--text", "a"}, "--split"},
+      {{"eval", "run", "--streams", "0"}, "--streams"},
+      {{"inspect", "a", "b"}, "unexpected word 'b'"},
+      {{"bench"}, "--config is missing"},
+      {{"bench", "--config", "a", "--vocabulary", "1"}, "--vocabulary"},
+      {{"gradcheck", "--cell", "transformer"}, "--cell"},
+      {{"devices", "--jsn"}, "did you mean --json?"},
+      {{"devices", "extra"}, "extra"},
+  }));
+  Workplace work;
+  const Outcome outcome = work.run(arguments);
+  CAPTURE(arguments, outcome.err);
+  CHECK(outcome.code == 2);
+  CHECK(outcome.out.empty());
+  CHECK_THAT(outcome.err, contains("error: "));
+  CHECK_THAT(outcome.err, contains(message));
+  CHECK_THAT(outcome.err, contains("--help"));
+}
+
+TEST_CASE("a config that is not there exits 2 and says what there is", "[cli]") {
+  Workplace work;
+  std::filesystem::create_directory(work.path("shipped"));
+  spill(work.path("shipped/tiny-words.yaml"), kTiny);
+  work.set("CHARRNN_CONFIGS", work.path("shipped").string());
+  const Outcome near = work.run({"--config", "tiny-word"});
+  CHECK(near.code == 2);
+  CHECK_THAT(near.err, contains("tiny-word") && contains("did you mean tiny-words?"));
+  const Outcome path = work.run({"--config", "folder/tiny-words"});
+  CHECK(path.code == 2);
+  CHECK_THAT(path.err, contains("no such file"));
+  const Outcome folder = work.run({"--config", "./shipped"});
+  CHECK(folder.code == 2);
+  CHECK_THAT(folder.err, contains("folder"));
+}
+
+TEST_CASE("a name without a slash is taken from the shipped configs, and the program says so", "[cli]") {
+  Workplace work;
+  std::filesystem::create_directory(work.path("shipped"));
+  spill(work.path("shipped/tiny-words.yaml"), kTiny);
+  work.set("CHARRNN_CONFIGS", work.path("shipped").string());
+  const Outcome outcome = work.run({"--config", GENERATE("tiny-words", "tiny-words.yaml"), "--dry-run"});
+  CHECK(outcome.code == 0);
+  CHECK_THAT(outcome.err, contains(work.path("shipped/tiny-words.yaml").string()));
+  CHECK(!std::filesystem::exists(work.path("run")));
+  spill(work.path("tiny-words.yaml"), kTiny);  // the user's own file wins, silently
+  CHECK_THAT(work.run({"--config", "tiny-words.yaml", "--dry-run"}).err, !contains("shipped"));
+}
+
+TEST_CASE("a wrong config exits 2", "[cli]") {
+  Workplace work;
+  spill(work.path("a.yaml"), std::string(kTiny) + "modle: {}\n");
+  const Outcome outcome = work.run({"--config", "a.yaml"});
+  CHECK(outcome.code == 2);
+  CHECK_THAT(outcome.err, contains("a.yaml") && contains("modle") && contains("model"));
+  spill(work.path("b.yaml"), kTiny);
+  const Outcome set = work.run({"--config", "b.yaml", "--set", "model.hidden=-3"});
+  CHECK(set.code == 2);
+  CHECK_THAT(set.err, contains("model.hidden"));
+}
+
+TEST_CASE("a device or precision that is not there exits 4, a name that is none exits 2", "[cli]") {
+  Workplace work;
+  spill(work.path("a.yaml"), kTiny);
+  const Outcome cuda = work.run({"bench", "--config", "a.yaml", "--device", "cuda:99"});
+  CHECK(cuda.code == 4);
+  CHECK_THAT(cuda.err, contains("cuda"));
+  CHECK(work.run({"bench", "--config", "a.yaml", "--device", "tpu"}).code == 2);
+  const Outcome precision = work.run({"bench", "--config", "a.yaml", "--device", "cpu", "--precision", "fp16"});
+  CHECK(precision.code == 4);
+  CHECK_THAT(precision.err, contains("fp16") && contains("fp32"));
+}
+
+TEST_CASE("the devices are listed, the absent ones with a reason", "[cli]") {
+  Workplace work;
+  const Outcome table = work.run({"devices"});
+  CHECK(table.code == 0);
+  CHECK_THAT(table.out, contains("cpu") && contains("cuda"));
+  const Outcome outcome = work.run({"devices", "--json"});
+  CHECK(outcome.code == 0);
+  CHECK(outcome.err.empty());
+  const json object = json::parse(outcome.out);
+  CHECK(object.at("schema") == 1);
+  for (const json& device : object.at("devices")) {
+    CHECK(device.at("available").is_boolean());
+    CHECK(!device.at("detail").get<std::string>().empty());
+    CHECK(device.at("precisions").is_array());
+  }
+  CHECK(object.at("devices").at(0).at("backend") == "cpu");
+  CHECK(object.at("devices").at(0).at("available") == true);
+}
+
+TEST_CASE("bench prints one object with the contract's numbers and touches no run", "[cli]") {
+  Workplace work;
+  spill(work.path("a.yaml"), kTiny);
+  const std::string cell = GENERATE("lstm", "gru", "rnn");
+  const Outcome outcome = work.run({"bench", "--config", "a.yaml", "--set", "model.cell=" + cell, "--vocabulary", "11",
+                                    "--steps", "4", "--device", "cpu", "--threads", "1", "--json"});
+  CHECK(outcome.code == 0);
+  const json object = json::parse(outcome.out);
+  CHECK(object.at("schema") == 1);
+  for (const char* field : {"ms_per_step_median", "ms_per_step_min", "ms_per_step_max", "chars_per_second", "gflops",
+                            "peak_gflops", "peak_memory_bytes"}) {
+    CHECK(object.at(field).get<double>() > 0);
+  }
+  CHECK(object.at("ms_per_step_min") <= object.at("ms_per_step_median"));
+  CHECK(object.at("ms_per_step_median") <= object.at("ms_per_step_max"));
+  CHECK(object.at("device") == "cpu");
+  CHECK(object.at("precision").is_string());
+  CHECK(object.at("threads") == 1);
+  CHECK(!std::filesystem::exists(work.path("run")));
+  CHECK(work.run({"bench", "--config", "a.yaml", "--steps", "2"}).code == 0);
+}
+
+TEST_CASE("gradients of every cell agree with numeric ones", "[cli]") {
+  Workplace work;
+  const Outcome all = work.run({"gradcheck", "--device", "cpu"});
+  CAPTURE(all.out, all.err);
+  CHECK(all.code == 0);
+  for (const char* word : {"lstm", "gru", "rnn", "rnn.weight_hh_l1", "head.bias", "ok"})
+    CHECK_THAT(all.out, contains(word));
+  const Outcome gru = work.run({"gradcheck", "--cell", "gru"});
+  CHECK(gru.code == 0);
+  CHECK_THAT(gru.out, !contains("lstm"));
+}
+
+TEST_CASE("a result that cannot be written is a failure", "[cli]") {
+  Workplace work;
+  const Outcome outcome =
+      work.wait(work.start({GENERATE("--help", "--version", "devices")}, CHARRNN_PROGRAM, "/dev/full"));
+  CHECK(outcome.code == 1);
+  CHECK_THAT(outcome.err, contains("standard output"));
+}
+
+TEST_CASE("a run or checkpoint that is not there exits 3", "[cli]") {
+  Workplace work;
+  const std::string command = GENERATE("sample", "eval", "inspect");
+  const Outcome outcome = work.run({command, "nowhere"});
+  CHECK(outcome.code == 3);
+  CHECK(outcome.out.empty());
+  CHECK_THAT(outcome.err, contains("nowhere"));
+}
+
+}  // namespace charrnn
