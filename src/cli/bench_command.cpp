@@ -112,8 +112,8 @@ ExitCode bench_command(const Arguments& arguments) {
   bool json = false;
   DeviceOptions device;
 
-  Options options("bench", "Times the training step of a config on this machine.", kEpilog);
-  options.text("--config", name, "a YAML file, or the name of a shipped config");
+  Options options("bench --config FILE", "Times the training step of a config on this machine.", kEpilog);
+  options.text("--config", name, "a YAML file, or the name of a shipped config", "FILE");
   options.list("--set", overrides, "override one key of the config; may be given often");
   options.whole("--vocabulary", vocabulary, "characters (default 100)", 2, 256);
   options.whole("--steps", steps, "steps to time after a warm-up (default 20)", 1, 1'000'000);

@@ -180,16 +180,11 @@ std::string format_scientific(double value, int digits) { return fmt::format("{:
 
 std::string precision_name(Precision precision) {
   switch (precision) {
-    case Precision::kAuto:
-      return "auto";
-    case Precision::kFp32:
-      return "fp32";
-    case Precision::kBf16:
-      return "bf16";
-    case Precision::kTf32:
-      return "tf32";
-    case Precision::kFp16:
-      return "fp16";
+    case Precision::kAuto: return "auto";
+    case Precision::kFp32: return "fp32";
+    case Precision::kBf16: return "bf16";
+    case Precision::kTf32: return "tf32";
+    case Precision::kFp16: return "fp16";
   }
   return "?";
 }
@@ -202,14 +197,10 @@ std::string precision_names(const std::vector<Precision>& precisions) {
 
 std::string cell_name(Cell cell) {
   switch (cell) {
-    case Cell::kLstm:
-      return "lstm";
-    case Cell::kGru:
-      return "gru";
-    case Cell::kRnnTanh:
-      return "rnn (tanh)";
-    case Cell::kRnnRelu:
-      return "rnn (relu)";
+    case Cell::kLstm: return "lstm";
+    case Cell::kGru: return "gru";
+    case Cell::kRnnTanh: return "rnn (tanh)";
+    case Cell::kRnnRelu: return "rnn (relu)";
   }
   return "?";
 }

@@ -93,8 +93,9 @@ ExitCode eval_command(const Arguments& arguments) {
   Options options("eval", "Scores a text, or the held-out part of a run's own text, with a run's best checkpoint.",
                   kEpilog);
   options.positional("RUN|CHECKPOINT", run, "a run's folder or a checkpoint's");
-  options.text("--text", file, "a file to score");
-  options.text("--split", split, "validation (the default) or test: that part of the text that the run was trained on");
+  options.text("--text", file, "a file to score", "FILE");
+  options.text("--split", split, "validation (the default) or test: that part of the text that the run was trained on",
+               "S");
   options.whole("--streams", streams, "cut the text into so many streams (default 1)", 1, kMaxBatch);
   device.add_to(options, "fp32");
   options.json(json);

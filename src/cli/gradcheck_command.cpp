@@ -91,7 +91,8 @@ bool check_cell(Backend& backend, Cell cell) {
 
   std::vector<std::vector<std::string>> table{{"tensor", "largest |gradient|", "max |error|", "relative", "verdict"}};
   bool all = true;
-  for (const ParameterTensor& tensor : ParameterLayout(shape).tensors()) {
+  const ParameterLayout layout(shape);
+  for (const ParameterTensor& tensor : layout.tensors()) {
     double largest = 0;
     double worst = 0;
     for (std::size_t i = tensor.offset; i < tensor.offset + tensor.count(); ++i) {
@@ -115,7 +116,7 @@ ExitCode gradcheck_command(const Arguments& arguments) {
   std::string cell;
   std::string device = "auto";
   Options options("gradcheck", "Compares a device's analytic gradients with numeric ones.", kEpilog);
-  options.text("--cell", cell, "lstm, gru or rnn; without it all three");
+  options.text("--cell", cell, "lstm, gru or rnn; without it all three", "CELL");
   add_device(options, device);
   if (!options.parse(arguments)) return ExitCode::kOk;
 

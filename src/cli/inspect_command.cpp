@@ -48,14 +48,14 @@ void print_json(const CheckpointSummary& summary) {
 }
 
 void print_tables(const CheckpointSummary& summary) {
-  Rows rows{
-      {"checkpoint", summary.folder.string()},
-      {"step", format_count(summary.step)},
-      {"validation", std::isfinite(summary.validation_nats) ? format_fixed(summary.validation_nats, 4) + " nats/char"
-                                                            : std::string("not known")},
-      {"network", shape_name(summary.shape)},
-      {"parameters", format_count(static_cast<std::int64_t>(summary.parameter_count))},
-      {"vocabulary", characters(summary.vocabulary)}};
+  Rows rows{{"checkpoint", summary.folder.string()},
+            {"step", format_count(summary.step)},
+            {"validation", std::isfinite(summary.validation_nats)
+                               ? format_fixed(summary.validation_nats, 4) + " nats/char"
+                               : std::string("not known")},
+            {"network", shape_name(summary.shape)},
+            {"parameters", format_count(static_cast<std::int64_t>(summary.parameter_count))},
+            {"vocabulary", characters(summary.vocabulary)}};
   for (const auto& [file, hash] : summary.hashes) rows.emplace_back("sha256 " + file, hash);
   for (const auto& row : summary.state) rows.push_back(row);
   std::vector<std::vector<std::string>> table{{"file", "tensor", "dtype", "shape"}};

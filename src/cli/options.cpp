@@ -25,6 +25,42 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
   return row.back();
 }
 
+/// CLI11's, but for the first lines: what must be given stands without brackets.
+class Formatter : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* app, std::string name) const override {
+    std::string usage = "\nusage: " + name;
+    for (const CLI::Option* option : app->get_options()) {
+      if (option->get_positional()) usage += " " + option->get_name(true);
+    }
+    return usage + " [flags]\n";
+  }
+};
+
+/// Broken into lines of at most 100 characters.
+std::string wrap(const std::string& text) {
+  constexpr std::size_t kWidth = 100;
+  std::string wrapped;
+  std::size_t column = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    if (text[at] == '\n') {
+      wrapped += text[at++];
+      column = 0;
+      continue;
+    }
+    const std::size_t end = std::min(text.find_first_of(" \n", at), text.size());
+    if (column > 0) {
+      const bool fits = column + 1 + (end - at) <= kWidth;
+      wrapped += fits ? ' ' : '\n';
+      column = fits ? column + 1 : 0;
+    }
+    wrapped.append(text, at, end - at);
+    column += end - at;
+    at = end < text.size() && text[end] == ' ' ? end + 1 : end;
+  }
+  return wrapped;
+}
+
 }  // namespace
 
 std::string did_you_mean(const std::string& text, const std::vector<std::string>& known) {
@@ -44,11 +80,12 @@ std::string did_you_mean(const std::string& text, const std::vector<std::string>
 }
 
 Options::Options(const std::string& command, const std::string& description, const std::string& epilog)
-    : command_(command), app_(std::make_unique<CLI::App>(description, "charrnn-gpu " + command)) {
+    : app_(std::make_unique<CLI::App>(description, "charrnn-gpu " + command)) {
   app_->allow_extras();  // collected, so that the message can name what was meant
   app_->set_help_flag("-h,--help", "print this help and exit");
-  app_->get_formatter()->column_width(32);
-  if (!epilog.empty()) app_->footer(epilog);
+  app_->formatter(std::make_shared<Formatter>());
+  app_->get_formatter()->column_width(28);
+  if (!epilog.empty()) app_->footer(wrap(epilog));
   flags_.emplace_back("--help");
 }
 
@@ -60,8 +97,9 @@ void Options::positional(const std::string& name, std::string& value, const std:
   app_->add_option(name, value, description)->type_name("");
 }
 
-void Options::text(const std::string& flag, std::string& value, const std::string& description) {
-  app_->add_option(flag, value, description)->type_name("TEXT");
+void Options::text(const std::string& flag, std::string& value, const std::string& description,
+                   const std::string& value_name) {
+  app_->add_option(flag, value, description)->type_name(value_name);
   flags_.push_back(flag);
 }
 
@@ -132,7 +170,7 @@ bool Options::parse(const Arguments& arguments) {
 }
 
 void add_device(Options& options, std::string& device) {
-  options.text("--device", device, "auto (the default), cpu, cuda or cuda:N; see charrnn-gpu devices");
+  options.text("--device", device, "auto (the default), cpu, cuda or cuda:N; see charrnn-gpu devices", "D");
 }
 
 void add_threads(Options& options, int& threads) {
@@ -144,7 +182,7 @@ void DeviceOptions::add_to(Options& options, const std::string& precision_defaul
   add_device(options, device);
   add_threads(options, threads);
   options.text("--precision", precision,
-               "auto, fp32, bf16, tf32 or fp16; auto is the device's fastest. Without it " + precision_default);
+               "auto, fp32, bf16, tf32 or fp16; auto is the device's fastest. Without it " + precision_default, "P");
 }
 
 Precision DeviceOptions::parsed_precision() const {

@@ -28,7 +28,7 @@ std::string did_you_mean(const std::string& text, const std::vector<std::string>
 
 class Options {
  public:
-  /// @param command  as it is typed
+  /// @param command  as it is typed, with the flags that it can't do without; for --help
   /// @param epilog   printed after the flags in --help
   Options(const std::string& command, const std::string& description, const std::string& epilog = "");
   ~Options();
@@ -39,7 +39,8 @@ class Options {
 
   /// The one thing that stands without a flag. Checked by parse(): it must be given.
   void positional(const std::string& name, std::string& value, const std::string& description);
-  void text(const std::string& flag, std::string& value, const std::string& description);
+  void text(const std::string& flag, std::string& value, const std::string& description,
+            const std::string& value_name = "TEXT");
   void whole(const std::string& flag, std::int64_t& value, const std::string& description, std::int64_t least,
              std::int64_t most);
   void whole(const std::string& flag, int& value, const std::string& description, int least, int most);
@@ -64,7 +65,6 @@ class Options {
     std::int64_t least, most;
   };
 
-  std::string command_;
   std::unique_ptr<CLI::App> app_;
   std::string positional_name_;
   const std::string* positional_value_ = nullptr;

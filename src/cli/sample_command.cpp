@@ -72,7 +72,7 @@ ExitCode sample_command(const Arguments& arguments) {
   options.number("--temperature", settings.temperature,
                  "above 0: below 1 bolder towards the likeliest, above 1 more varied (default 1)");
   options.text("--prime", settings.prime, "text that is fed first and printed");
-  options.text("--prime-file", prime_file, "a file that holds the prime");
+  options.text("--prime-file", prime_file, "a file that holds the prime", "FILE");
   options.whole("--seed", seed, "0 or more; without it one is drawn and printed", 0,
                 std::numeric_limits<std::int64_t>::max());
   options.whole("--top-k", settings.top_k, "draw among the K likeliest characters only", 1,
@@ -102,8 +102,9 @@ ExitCode sample_command(const Arguments& arguments) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
 
   if (json) {
-    nlohmann::ordered_json object{
-        {"schema", kJsonSchema}, {"samples", nlohmann::json::array()}, {"escaped", nlohmann::json::array()}};
+    nlohmann::ordered_json object{{"schema", kJsonSchema},
+                                  {"samples", nlohmann::json::array()},
+                                  {"escaped", nlohmann::json::array()}};
     for (const std::string& text : texts) {
       bool escaped = false;
       object["samples"].push_back(escape_for_json(text, escaped));

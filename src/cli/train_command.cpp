@@ -35,19 +35,17 @@ ExitCode train_command(const Arguments& arguments) {
   std::vector<std::string> overrides;
   TrainOptions train;
 
-  Options options("train", "Trains a network on a text, or goes on with a run.", kEpilog);
-  options.text("--config", config, "a YAML file, or the name of a shipped config");
+  Options options("train --config FILE", "Trains a network on a text, or goes on with a run.", kEpilog);
+  options.text("--config", config, "a YAML file, or the name of a shipped config", "FILE");
   options.list("--set", overrides, "override one key of the config, e.g. model.hidden=256; may be given often");
   add_device(options, device);
   add_threads(options, train.threads);
   options.number("--minutes", train.minutes, "validate, save and end after so many minutes");
   options.whole("--steps", train.steps, "validate, save and end at this step of the run", 1,
                 std::numeric_limits<std::int64_t>::max());
-  options.text(
-      "--resume", train.resume,
-      "auto (the default): from the newest good checkpoint of the run's folder; never: refuse a folder that holds a "
-      "run; or a checkpoint's folder");
-  options.text("--output", output, "the run's folder; the same as --set run.dir=DIR");
+  options.text("--resume", train.resume,
+               "auto (the default): go on with a run that is there; never: refuse to; or a checkpoint's folder", "R");
+  options.text("--output", output, "the run's folder; the same as --set run.dir=DIR", "DIR");
   options.flag("--dry-run", train.dry_run, "print the plan (parameters, steps, memory, disk, time) and train nothing");
   options.flag("--json", train.json, "print the lines of metrics.jsonl on stdout instead of samples");
   if (!options.parse(arguments)) return ExitCode::kOk;
