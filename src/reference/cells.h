@@ -66,7 +66,7 @@ double sigmoid(double a);
 /// W[row] v + b[row], W of v.size() columns.
 double row_product(const double* weight, const double* bias, int row, const std::vector<double>& v);
 /// Backward of row_product: dW[row] += da v, db[row] += da, dv += da W[row].
-void row_backward(double da, const double* weight, int row, const std::vector<double>& v, double* dweight, double* dbias,
-                  std::vector<double>& dv);
+void row_backward(double da, const double* weight, int row, const std::vector<double>& v, double* dweight,
+                  double* dbias, std::vector<double>& dv);
 
 }  // namespace charrnn::reference

@@ -28,8 +28,8 @@ void row_backward(double da, const double* weight, int row, const std::vector<do
 }
 
 State State::zero(const NetworkShape& shape, int batch) {
-  const std::size_t count = static_cast<std::size_t>(shape.layers) * static_cast<std::size_t>(batch) *
-                            static_cast<std::size_t>(shape.hidden);
+  const std::size_t count =
+      static_cast<std::size_t>(shape.layers) * static_cast<std::size_t>(batch) * static_cast<std::size_t>(shape.hidden);
   return {std::vector<double>(count), std::vector<double>(has_cell_state(shape.cell) ? count : 0)};
 }
 
@@ -79,8 +79,8 @@ CellDerivatives cell_backward(Cell cell, const CellWeights& w, const CellStep& s
 /// What one lane kept on its way up through step t.
 struct LaneStep {
   std::vector<CellStep> layers;
-  std::vector<double> top;       // [H] what the head read: the last layer's h with its dropout
-  std::vector<double> dlogits;   // [V] loss_scale * weight * (softmax - 1-of-k target)
+  std::vector<double> top;      // [H] what the head read: the last layer's h with its dropout
+  std::vector<double> dlogits;  // [V] loss_scale * weight * (softmax - 1-of-k target)
 };
 
 class Lane {
@@ -107,7 +107,7 @@ class Lane {
   const Window& window_;
   const DropoutMask& dropout_;
   int lane_;
-  std::vector<LaneStep> steps_;   // [T]
+  std::vector<LaneStep> steps_;  // [T]
 };
 
 std::vector<double> Lane::input(int t) const {
@@ -136,7 +136,7 @@ void Lane::loss(int t, const std::vector<double>& logits, LaneStep& step, Result
     if (logits[v] > logits[largest]) largest = v;
   }
   double sum = 0;
-  for (const double y : logits) sum += std::exp(y - logits[largest]);   // no overflow, whatever the logits
+  for (const double y : logits) sum += std::exp(y - logits[largest]);  // no overflow, whatever the logits
   const double log_sum = logits[largest] + std::log(sum);
   for (std::size_t v = 0; v < logits.size(); ++v) {
     const double softmax = std::exp(logits[v] - log_sum);
@@ -269,9 +269,21 @@ std::vector<double> central_differences(const std::function<double(std::span<con
 std::vector<double> numeric_gradients(const ParameterLayout& layout, std::span<const double> parameters,
                                       const Window& window, const State& state, const DropoutMask& dropout,
                                       double step) {
-  return central_differences(
-      [&](std::span<const double> p) { return window.loss_scale * forward(layout, p, window, state, dropout).nats; },
-      parameters, step);
+  // Only the tensors' elements: at small sizes half of an arena is padding.
+  std::vector<std::size_t> places;
+  for (const ParameterTensor& t : layout.tensors()) {
+    for (std::size_t k = 0; k < t.count(); ++k) places.push_back(t.offset + k);
+  }
+  std::vector<double> arena(parameters.begin(), parameters.end()), x;
+  for (const std::size_t place : places) x.push_back(arena[place]);
+  const auto loss = [&](std::span<const double> at) {
+    for (std::size_t k = 0; k < places.size(); ++k) arena[places[k]] = at[k];
+    return window.loss_scale * forward(layout, arena, window, state, dropout).nats;
+  };
+  const std::vector<double> derivatives = central_differences(loss, x, step);
+  std::vector<double> gradients(arena.size());
+  for (std::size_t k = 0; k < places.size(); ++k) gradients[places[k]] = derivatives[k];
+  return gradients;
 }
 
 }  // namespace charrnn::reference

@@ -32,19 +32,19 @@ struct Window {
 };
 
 struct State {
-  std::vector<double> h;                // [L,B,H]
-  std::vector<double> c;                // [L,B,H]; empty for cells without it
+  std::vector<double> h;  // [L,B,H]
+  std::vector<double> c;  // [L,B,H]; empty for cells without it
 
   static State zero(const NetworkShape& shape, int batch);
 };
 
 struct Result {
-  std::vector<double> logits;           // [T,B,V]
-  State state;                          // after the window
-  double nats = 0;                      // weighted sums over the window
+  std::vector<double> logits;  // [T,B,V]
+  State state;                 // after the window
+  double nats = 0;             // weighted sums over the window
   double weight = 0;
-  double correct = 0;                   // weight of the targets with the largest logit; of equals the first counts
-  std::vector<double> gradients;        // [arena_size] d(loss_scale * nats), padding 0; empty from forward()
+  double correct = 0;             // weight of the targets with the largest logit; of equals the first counts
+  std::vector<double> gradients;  // [arena_size] d(loss_scale * nats), padding 0; empty from forward()
 };
 
 /// @throws ShapeError when a span's size is not that of its comment, or an id or a target that is read is not in [0, V)

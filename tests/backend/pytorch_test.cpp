@@ -26,7 +26,9 @@ struct Engine {
   std::unique_ptr<Session> session;
 
   explicit Engine(const Fixture& fixture)
-      : f(fixture), backend(open_backend("cpu", 2)), network(backend->make_network(f.shape, Precision::kFp32)),
+      : f(fixture),
+        backend(open_backend("cpu", 2)),
+        network(backend->make_network(f.shape, Precision::kFp32)),
         session(network->open({f.batch, f.steps, true})) {
     network->write(Arena::kParameters, charrnn::testing::to_floats(f.parameters));
     session->set_state(charrnn::testing::to_floats(f.h), charrnn::testing::to_floats(f.c));
@@ -76,13 +78,14 @@ TEST_CASE("a backend equals PyTorch: logits, state, loss and gradients", "[backe
 }
 
 // Ten windows feed each other through the state and the parameters: as many chained steps as they have in all. That
-// RMSProp, Adam and Adagrad divide a gradient by its size does not show at these sizes: all but a few gradients are well
-// above their rounding, and the rates are small.
+// RMSProp, Adam and Adagrad divide a gradient by its size does not show at these sizes: all but a few gradients are
+// well above their rounding, and the rates are small.
 TEST_CASE("a backend equals PyTorch: ten steps of each optimizer", "[backend][pytorch]") {
   const std::string cell = GENERATE(from_range(charrnn::testing::fixture_cells()));
   const Fixture f = charrnn::testing::read_fixture(cell);
   REQUIRE(f.training.size() == 4);
-  const Tolerance tolerance = Tolerance::network(f.shape, f.steps * static_cast<int>(f.training_windows.size()), f.batch);
+  const Tolerance tolerance =
+      Tolerance::network(f.shape, f.steps * static_cast<int>(f.training_windows.size()), f.batch);
   for (const FixtureTraining& training : f.training) {
     CAPTURE(cell, f.seed, f.torch_version, training.name);
     Engine engine(f);

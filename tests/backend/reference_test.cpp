@@ -40,9 +40,10 @@ std::string off(const std::vector<double>& actual, const std::vector<double>& ex
   for (std::size_t k = 0; k < actual.size(); ++k) {
     if (actual[k] == expected[k]) continue;
     const double excess = std::abs(actual[k] - expected[k]) / (bound.absolute + bound.relative * std::abs(expected[k]));
-    if (excess <= worst) continue;   // false for a NaN, which is so reported
+    if (excess <= worst) continue;  // false for a NaN, which is so reported
     message.str("");
-    message << "element " << k << " is " << actual[k] << ", expected " << expected[k] << ": " << excess << " bounds off";
+    message << "element " << k << " is " << actual[k] << ", expected " << expected[k] << ": " << excess
+            << " bounds off";
     worst = excess;
   }
   return message.str();
@@ -69,8 +70,14 @@ struct Problem {
 
   double uniform(double bound) { return std::uniform_real_distribution<double>(-bound, bound)(random); }
   reference::Window window() const {
-    return {.steps = kSteps, .batch = kBatch, .ids = ids, .inputs = {}, .targets = targets, .weights = weights,
-            .reset = reset, .loss_scale = 0.3};
+    return {.steps = kSteps,
+            .batch = kBatch,
+            .ids = ids,
+            .inputs = {},
+            .targets = targets,
+            .weights = weights,
+            .reset = reset,
+            .loss_scale = 0.3};
   }
 
   NetworkShape shape;
@@ -87,12 +94,19 @@ struct Problem {
 constexpr Bound kNumeric{.relative = 1e-7, .absolute = 2e-9};
 
 reference::DropoutMask half_mask() {
-  return [](int layer, int t, int lane, int unit) { return (3 * layer + 5 * t + 7 * lane + unit) % 2 == 0 ? 0.0 : 2.0; };
+  return
+      [](int layer, int t, int lane, int unit) { return (3 * layer + 5 * t + 7 * lane + unit) % 2 == 0 ? 0.0 : 2.0; };
 }
 
 reference::Window as_window(const Fixture& f, const FixtureWindow& w) {
-  return {.steps = f.steps, .batch = f.batch, .ids = w.ids, .inputs = {}, .targets = w.targets, .weights = w.weights,
-          .reset = w.reset, .loss_scale = 1 / w.weight_sum()};
+  return {.steps = f.steps,
+          .batch = f.batch,
+          .ids = w.ids,
+          .inputs = {},
+          .targets = w.targets,
+          .weights = w.weights,
+          .reset = w.reset,
+          .loss_scale = 1 / w.weight_sum()};
 }
 
 }  // namespace
@@ -108,8 +122,8 @@ TEST_CASE("the reference's analytic gradients equal its numeric ones", "[referen
   SECTION("with dropout") {
     const auto mask = half_mask();
     const auto analytic = reference::forward_backward(p.layout, p.parameters, p.window(), p.state, mask).gradients;
-    CHECK(off(analytic, reference::numeric_gradients(p.layout, p.parameters, p.window(), p.state, mask),
-                    kNumeric) == "");
+    CHECK(off(analytic, reference::numeric_gradients(p.layout, p.parameters, p.window(), p.state, mask), kNumeric) ==
+          "");
   }
   SECTION("on dense input vectors") {
     Problem q(cell, 12);
@@ -137,10 +151,10 @@ TEST_CASE("one LSTM unit reads its gates in the order i f g o", "[reference]") {
   const ParameterLayout layout({Cell::kLstm, 1, 1, 2});
   std::vector<double> parameters(layout.arena_size());
   double* bias = &parameters[layout.bias_ih(0).offset];
-  bias[0] = std::log(3.0);         // i = 3/4
-  bias[1] = -std::log(3.0);        // f = 1/4
-  bias[2] = std::atanh(0.5);       // g = 1/2
-  bias[3] = std::log(4.0);         // o = 4/5
+  bias[0] = std::log(3.0);    // i = 3/4
+  bias[1] = -std::log(3.0);   // f = 1/4
+  bias[2] = std::atanh(0.5);  // g = 1/2
+  bias[3] = std::log(4.0);    // o = 4/5
   const std::vector<TokenId> ids{0};
   const auto r = reference::forward(layout, parameters, {.steps = 1, .batch = 1, .ids = ids}, {{0.0}, {0.8}});
   CHECK(r.state.c[0] == Approx(0.25 * 0.8 + 0.75 * 0.5).epsilon(1e-14));
@@ -158,8 +172,7 @@ TEST_CASE("one GRU unit resets after the product", "[reference]") {
   parameters[layout.weight_hh(0).offset + 2] = 2;
   parameters[layout.bias_hh(0).offset + 2] = 1;
   const std::vector<TokenId> ids{0};
-  const auto r = reference::forward(layout, parameters, {.steps = 1, .batch = 1, .ids = ids},
-                                    {{0.5}, {}});
+  const auto r = reference::forward(layout, parameters, {.steps = 1, .batch = 1, .ids = ids}, {{0.5}, {}});
   // The recurrent bias of r and z is 0 and so are their weights: the sums above are theirs.
   CHECK(r.state.h[0] == Approx(0.8 * std::tanh(-0.2 + 0.25 * 2) + 0.2 * 0.5).epsilon(1e-14));
 }
@@ -169,7 +182,7 @@ TEST_CASE("a plain unit is f of the sum of a column, the recurrence and both bia
   const double sign = GENERATE(1.0, -1.0);
   const ParameterLayout layout({cell, 1, 1, 2});
   std::vector<double> parameters(layout.arena_size());
-  parameters[layout.weight_ih(0).offset + 1] = sign * 0.5;   // column 1: the character below
+  parameters[layout.weight_ih(0).offset + 1] = sign * 0.5;  // column 1: the character below
   parameters[layout.weight_hh(0).offset] = sign * 2;
   parameters[layout.bias_ih(0).offset] = sign * 0.25;
   parameters[layout.bias_hh(0).offset] = sign * 0.125;
@@ -187,7 +200,7 @@ TEST_CASE("the loss of zero logits is ln V and its gradient softmax minus the ta
   const auto r = reference::forward_backward(layout, parameters, window, {{0.0}, {}});
   CHECK(r.nats == Approx(std::log(4.0)).epsilon(1e-15));
   CHECK(r.weight == 1);
-  CHECK(r.correct == 0);   // of equal logits the first counts
+  CHECK(r.correct == 0);  // of equal logits the first counts
   const std::vector<double> expected{0.25, 0.25, -0.75, 0.25};
   const double* bias = &r.gradients[layout.head_bias().offset];
   CHECK(off(std::vector<double>(bias, bias + 4), expected, (Bound{.relative = 0, .absolute = 1e-15})) == "");
@@ -263,7 +276,7 @@ TEST_CASE("stepping the reference with carried state equals one window", "[refer
 TEST_CASE("the target of a weight 0 is not read, and other ids outside the vocabulary are refused", "[reference]") {
   Problem p(Cell::kGru);
   const auto before = reference::forward_backward(p.layout, p.parameters, p.window(), p.state);
-  p.targets[3] = -1;   // its weight is 0
+  p.targets[3] = -1;  // its weight is 0
   const auto after = reference::forward_backward(p.layout, p.parameters, p.window(), p.state);
   CHECK(after.gradients == before.gradients);
   p.targets[4] = 7;
@@ -335,8 +348,8 @@ TEST_CASE("the reference equals PyTorch: window and gradients", "[reference][pyt
   CHECK(off(r.gradients, f.gradients, tolerance) == "");
 }
 
-// Ten steps feed each other, and RMSProp, Adam and Adagrad divide a gradient by its own size: an element near 0 gets its
-// absolute error, some 1e-16, divided by itself and multiplied by the rate. At 1e-10 that leaves room for gradients
+// Ten steps feed each other, and RMSProp, Adam and Adagrad divide a gradient by its own size: an element near 0 gets
+// its absolute error, some 1e-16, divided by itself and multiplied by the rate. At 1e-10 that leaves room for gradients
 // down to 1e-8, under which the epsilon of 1e-8 takes over.
 TEST_CASE("the reference equals PyTorch: ten steps of each optimizer", "[reference][pytorch]") {
   const std::string cell = GENERATE(from_range(charrnn::testing::fixture_cells()));

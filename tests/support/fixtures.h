@@ -17,10 +17,10 @@
 namespace charrnn::testing {
 
 struct FixtureWindow {
-  std::vector<TokenId> ids;            // [T,B]
-  std::vector<TokenId> targets;        // [T,B]
-  std::vector<double> weights;         // [T,B], some 0
-  std::vector<std::uint8_t> reset;     // [B]
+  std::vector<TokenId> ids;         // [T,B]
+  std::vector<TokenId> targets;     // [T,B]
+  std::vector<double> weights;      // [T,B], some 0
+  std::vector<std::uint8_t> reset;  // [B]
   double weight_sum() const {
     double sum = 0;
     for (const double w : weights) sum += w;
@@ -30,7 +30,7 @@ struct FixtureWindow {
 
 /// Ten steps of one optimizer from the fixture's parameters and state, carried; loss_scale 1 / (sum of weights).
 struct FixtureTraining {
-  std::string name;                    // rmsprop | adam | adagrad | sgd
+  std::string name;  // rmsprop | adam | adagrad | sgd
   OptimizerConfig optimizer;
   ClipConfig clip;
   std::vector<double> losses;          // mean nats per character, before the step's update
@@ -44,17 +44,17 @@ struct Fixture {
   std::uint64_t seed = 0;
   NetworkShape shape;
   ParameterLayout layout{NetworkShape{}};
-  int steps = 0;                                 // T
-  int batch = 0;                                 // B
-  std::vector<double> parameters;                // all inputs are float32 numbers
-  std::vector<double> h, c;                      // [L,B,H] at the start; c empty without cell state
+  int steps = 0;                   // T
+  int batch = 0;                   // B
+  std::vector<double> parameters;  // all inputs are float32 numbers
+  std::vector<double> h, c;        // [L,B,H] at the start; c empty without cell state
   FixtureWindow window;
-  std::vector<double> logits;                    // [T,B,V]
+  std::vector<double> logits;  // [T,B,V]
   std::vector<double> final_h, final_c;
-  double nats = 0, weight = 0, correct = 0;      // weighted sums
-  std::vector<double> gradients;                 // of nats / weight
-  std::vector<FixtureWindow> training_windows;   // one a step
-  std::vector<FixtureTraining> training;         // one an optimizer
+  double nats = 0, weight = 0, correct = 0;     // weighted sums
+  std::vector<double> gradients;                // of nats / weight
+  std::vector<FixtureWindow> training_windows;  // one a step
+  std::vector<FixtureTraining> training;        // one an optimizer
 };
 
 inline const std::vector<std::string>& fixture_cells() {
