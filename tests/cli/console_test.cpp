@@ -59,6 +59,7 @@ TEST_CASE("the nearest known word is suggested, and nothing for what is far", "[
   CHECK(did_you_mean("--temprature", known) == " (did you mean --temperature?)");
   CHECK(did_you_mean("--temp", known) == " (did you mean --temperature?)");
   CHECK(did_you_mean("--lenght", known) == " (did you mean --length?)");
+  CHECK(did_you_mean("trian", {"train", "sample"}) == " (did you mean train?)");  // neighbours swapped
   CHECK(did_you_mean("--zzzzzzzz", known).empty());
   CHECK(did_you_mean(std::string(100000, 'x'), known).empty());
 }

@@ -162,7 +162,7 @@ TEST_CASE("a device or precision that is not there exits 4, a name that is none 
   CHECK(work.run({"bench", "--config", "a.yaml", "--device", "tpu"}).code == 2);
   const Outcome precision = work.run({"bench", "--config", "a.yaml", "--device", "cpu", "--precision", "fp16"});
   CHECK(precision.code == 4);
-  CHECK_THAT(precision.err, contains("fp16") && contains("fp32"));
+  CHECK_THAT(precision.err, contains("precision") && contains("fp32"));
 }
 
 TEST_CASE("the devices are listed, the absent ones with a reason", "[cli]") {
