@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "charrnn/network_shape.h"
@@ -112,6 +113,13 @@ struct Config {
     return {model.cell, model.layers, model.hidden, vocabulary};
   }
 };
+
+// The names of choices, as configs write them.
+std::string_view name_of(Cell cell);   // both kinds of rnn are "rnn"; model.nonlinearity tells them apart
+std::string_view name_of(SplitBy by);
+std::string_view name_of(Precision precision);
+std::string_view name_of(OptimizerKind kind);
+std::string_view name_of(ScheduleConfig::Kind kind);
 
 /// Reads a YAML file and applies overrides of the form key.path=value (values are YAML), in order.
 /// @throws ConfigError with file, line, key path, what was expected and the nearest known key
