@@ -158,7 +158,7 @@ ExitCode bench_command(const Arguments& arguments) {
         {"peak_gflops", peak},        {"gflop_per_step", flops / 1e9},   {"peak_memory_bytes", memory}};
     describe(object, *backend, *network);
     object["steps"] = steps;
-    object["cell"] = cell_name(shape.cell);
+    object["cell"] = name_of(shape.cell);
     object["layers"] = shape.layers;
     object["hidden"] = shape.hidden;
     object["vocabulary"] = shape.vocabulary;
@@ -173,7 +173,7 @@ ExitCode bench_command(const Arguments& arguments) {
       {"parameters", format_count(static_cast<std::int64_t>(network->layout().parameter_count()))},
       {"batch x sequence", fmt::format("{} x {}", batch, sequence)},
       {"device", fmt::format("{} ({}), {} threads, {}", backend->info().backend, backend->info().name,
-                             backend->info().threads, precision_name(network->precision()))},
+                             backend->info().threads, name_of(network->precision()))},
       {"ms/step", fmt::format("{:.2f} median, {:.2f} min, {:.2f} max of {}", middle, fastest, slowest, steps)},
       {"chars/s", format_count(std::llround(chars_per_s))},
       {"GFLOP/s", fmt::format("{:.1f} ({:.1f} GFLOP a step; {:.0f} % of the machine's own {:.1f})", gflops, flops / 1e9,

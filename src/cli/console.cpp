@@ -178,31 +178,21 @@ std::string format_duration(double seconds) {
 std::string format_fixed(double value, int digits) { return fmt::format("{:.{}f}", value, digits); }
 std::string format_scientific(double value, int digits) { return fmt::format("{:.{}e}", value, digits); }
 
-std::string precision_name(Precision precision) {
-  switch (precision) {
-    case Precision::kAuto: return "auto";
-    case Precision::kFp32: return "fp32";
-    case Precision::kBf16: return "bf16";
-    case Precision::kTf32: return "tf32";
-    case Precision::kFp16: return "fp16";
-  }
-  return "?";
-}
-
 std::string precision_names(const std::vector<Precision>& precisions) {
   std::string names;
-  for (const Precision precision : precisions) names += (names.empty() ? "" : ", ") + precision_name(precision);
+  for (const Precision precision : precisions) {
+    names += (names.empty() ? "" : ", ") + std::string(name_of(precision));
+  }
   return names;
 }
 
+std::string nonlinearity_name(Cell cell) {
+  return cell == Cell::kRnnTanh ? "tanh" : cell == Cell::kRnnRelu ? "relu" : "";
+}
+
 std::string cell_name(Cell cell) {
-  switch (cell) {
-    case Cell::kLstm: return "lstm";
-    case Cell::kGru: return "gru";
-    case Cell::kRnnTanh: return "rnn (tanh)";
-    case Cell::kRnnRelu: return "rnn (relu)";
-  }
-  return "?";
+  const std::string nonlinearity = nonlinearity_name(cell);
+  return std::string(name_of(cell)) + (nonlinearity.empty() ? "" : " (" + nonlinearity + ")");
 }
 
 std::string escape_for_json(std::string_view bytes, bool& escaped) {

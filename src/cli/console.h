@@ -43,9 +43,9 @@ std::string format_duration(double seconds);  // 3661 -> 1:01:01, 75 -> 1:15
 std::string format_fixed(double value, int digits);
 std::string format_scientific(double value, int digits);
 
-std::string precision_name(Precision precision);
 std::string precision_names(const std::vector<Precision>& precisions);  // "fp32, bf16"
-std::string cell_name(Cell cell);                                       // "lstm", "gru", "rnn (tanh)", "rnn (relu)"
+std::string nonlinearity_name(Cell cell);  // "tanh", "relu", or "" where there is no choice
+std::string cell_name(Cell cell);          // "lstm", "gru", "rnn (tanh)", "rnn (relu)"
 
 /// A text as JSON can carry it. Valid UTF-8 stays as it is. In any other text each byte that is no part of valid UTF-8
 /// becomes \xNN (four characters) and each backslash \\ (two), and `escaped` is set: so it can be undone.

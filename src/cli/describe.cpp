@@ -14,7 +14,7 @@ void say_which(const ResolvedCheckpoint& source, std::int64_t step) {
 void describe(nlohmann::ordered_json& object, const Backend& backend, const Network& network) {
   object["device"] = backend.info().backend;
   object["device_name"] = backend.info().name;
-  object["precision"] = precision_name(network.precision());
+  object["precision"] = name_of(network.precision());
   object["threads"] = backend.info().threads;
 }
 

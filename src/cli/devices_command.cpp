@@ -18,7 +18,7 @@ ExitCode devices_command(const Arguments& arguments) {
     nlohmann::ordered_json object{{"schema", kJsonSchema}, {"devices", nlohmann::ordered_json::array()}};
     for (const BackendStatus& status : backends) {
       nlohmann::ordered_json precisions = nlohmann::ordered_json::array();
-      for (const Precision precision : status.precisions) precisions.push_back(precision_name(precision));
+      for (const Precision precision : status.precisions) precisions.push_back(name_of(precision));
       object["devices"].push_back({{"backend", status.backend},
                                    {"available", status.available},
                                    {"detail", status.detail},

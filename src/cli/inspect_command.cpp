@@ -29,10 +29,13 @@ void print_json(const CheckpointSummary& summary) {
                                 {"step", summary.step},
                                 {"validation_nats_per_char", summary.validation_nats},  // null where not known
                                 {"parameters", summary.parameter_count}};
-  object["shape"] = {{"cell", cell_name(summary.shape.cell)},
+  object["shape"] = {{"cell", name_of(summary.shape.cell)},
                      {"layers", summary.shape.layers},
                      {"hidden", summary.shape.hidden},
                      {"vocabulary", summary.shape.vocabulary}};
+  if (const std::string nonlinearity = nonlinearity_name(summary.shape.cell); !nonlinearity.empty()) {
+    object["shape"]["nonlinearity"] = nonlinearity;
+  }
   object["vocabulary"] = std::vector<int>(summary.vocabulary.bytes().begin(), summary.vocabulary.bytes().end());
   object["tensors"] = nlohmann::ordered_json::array();
   for (const auto& tensor : summary.tensors) {

@@ -191,7 +191,7 @@ void DeviceOptions::add_to(Options& options, const std::string& precision_defaul
 Precision DeviceOptions::parsed_precision() const {
   for (const Precision candidate :
        {Precision::kAuto, Precision::kFp32, Precision::kBf16, Precision::kTf32, Precision::kFp16}) {
-    if (precision == precision_name(candidate)) return candidate;
+    if (precision == name_of(candidate)) return candidate;
   }
   throw UsageError("--precision is '" + precision + "', expected auto, fp32, bf16, tf32 or fp16");
 }
