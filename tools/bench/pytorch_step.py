@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Times the training step in PyTorch as its users write it: the rival of `charrnn-gpu bench`, at the same shapes.
 
-nn.LSTM (or GRU, RNN) on 1-of-k float input, dropout between layers and before the head, cross-entropy, backward, clipping
-by value, RMSProp; h and c carried. The default shape is the article's: 2x512, batch 100, length 100, 100 characters.
+nn.LSTM (or GRU, RNN) on 1-of-k float input, dropout between layers and before the head, cross-entropy, backward,
+clipping by value, RMSProp; h and c carried. The default shape is the article's: 2x512, batch 100, length 100, with 100
+characters.
 Prints one JSON object with the keys of `charrnn-gpu bench --json`.
 """
 import argparse

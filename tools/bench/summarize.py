@@ -5,7 +5,11 @@ import pathlib
 import statistics
 import sys
 
-NAMES = {"ours": "charrnn-gpu", "pytorch": "PyTorch as installed", "pytorch-kept-memory": "PyTorch, malloc keeps memory"}
+NAMES = {
+    "ours": "charrnn-gpu",
+    "pytorch": "PyTorch as installed",
+    "pytorch-kept-memory": "PyTorch, malloc keeps memory",
+}
 
 
 def main():

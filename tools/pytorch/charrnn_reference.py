@@ -2,9 +2,9 @@
 """Trains char-rnn's recipe in PyTorch and prints a JSON line a step, like our metrics.jsonl: the curve to compare with.
 
 The text is split by stream, as in src/data/streams.h: B lanes of n = floor((N - 1) / (B T)) windows; the first
-floor(f n) of each lane train, the last floor(g n) are left to a test, the rest validate. h and c are carried through an
-epoch and zeroed at its start; validation starts from zero state and carries it, dropout off. RMSProp; the gradient of the
-mean nats per character is clipped element by element; the learning rate decays once an epoch, from an epoch on.
+floor(f n) of each lane train, the last floor(g n) are left to a test, the rest validate. h and c are carried through
+an epoch and zeroed at its start; validation starts from zero state and carries it, dropout off. RMSProp; the gradient
+of the mean nats per character is clipped element by element; the learning rate decays once an epoch, from an epoch on.
 
     charrnn_reference.py --text shakespeare.txt --hidden 128 --layers 2 --batch 50 --sequence 50 --epochs 2 --seed 1
 """

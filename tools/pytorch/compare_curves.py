@@ -67,7 +67,8 @@ def main():
     if options.key == "train_nats_per_char":
         sides = [[averaged(curve, steps) for curve in side] for side in sides]
 
-    print(f"{options.key}: {len(options.ours)} of ours, {len(options.theirs)} of PyTorch's; mean +- standard deviation\n")
+    counts = f"{len(options.ours)} of ours, {len(options.theirs)} of PyTorch's"
+    print(f"{options.key}: {counts}; mean +- standard deviation\n")
     print("| step | ours | PyTorch | difference | in spreads |")
     print("|---:|---:|---:|---:|---:|")
     worst = math.nan

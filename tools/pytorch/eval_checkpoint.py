@@ -3,7 +3,7 @@
 
     eval_checkpoint.py CHECKPOINT TEXT [--dtype float32|float64] [--threads N]
 
-CHECKPOINT is a model.safetensors or the folder that holds it. The text is one stream from zero state: N - 1 predictions.
+CHECKPOINT is a model.safetensors or its folder. The text is one stream from zero state, N - 1 predictions.
 Prints one JSON object; `charrnn-gpu eval CHECKPOINT --text TEXT --json` should say the same nats_per_char within 1e-4.
 """
 import argparse

@@ -83,7 +83,7 @@ def restart(state, reset):
 
 
 def run_window(model, window, state):
-    """state is (h,) or (h, c). Returns logits, new state, sums of nats and of weights, and the weight of correct ones."""
+    """state is (h,) or (h, c). Returns logits, new state, and the sums of nats, of weights, and of correct weights."""
     state = restart(state, window["reset"])
     logits, state = model(window["ids"], state if len(state) == 2 else state[0])
     state = state if isinstance(state, tuple) else (state,)
