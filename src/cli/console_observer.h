@@ -29,6 +29,9 @@ class ConsoleObserver : public RunObserver {
   void finished(const RunSummary& summary) override;
   int stop_signal() const override;
 
+  /// Has something that belonged on stdout been lost?
+  bool stdout_failed() const { return stdout_gone_; }
+
  private:
   using Clock = std::chrono::steady_clock;
 

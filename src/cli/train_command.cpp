@@ -62,7 +62,11 @@ ExitCode train_command(const Arguments& arguments) {
 
   install_stop_handlers();
   ConsoleObserver observer(train.json, train.dry_run);
-  return run_training(train, observer);
+  const ExitCode code = run_training(train, observer);
+  if (code == ExitCode::kOk && observer.stdout_failed()) {
+    throw RunError("the run is complete and saved, but standard output was lost on the way");
+  }
+  return code;
 }
 
 }  // namespace charrnn

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <pty.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -96,6 +97,39 @@ class Workplace {
     outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
     outcome.out = slurp(root_ / "out");
     outcome.err = slurp(root_ / "err");
+    return outcome;
+  }
+
+  /// Runs the program with a terminal of 100 columns for stdin, stdout and stderr; all that it shows is in `out`.
+  Outcome run_on_terminal(std::vector<std::string> arguments) {
+    const std::string program = CHARRNN_PROGRAM;
+    arguments.insert(arguments.begin(), program);
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    const std::string work = (root_ / "work").string();
+    winsize size{};
+    size.ws_row = 30;
+    size.ws_col = 100;
+    int terminal = -1;
+    const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      for (const auto& [name, value] : environment_) setenv(name.c_str(), value.c_str(), 1);
+      setenv("TERM", "xterm", 1);
+      if (chdir(work.c_str()) == 0) execv(program.c_str(), argv.data());
+      _exit(127);
+    }
+    Outcome outcome;
+    char buffer[4096];
+    for (ssize_t n = 0;
+         (n = read(terminal, buffer, sizeof buffer)) > 0;) {  // fails with EIO when the program has ended
+      outcome.out.append(buffer, static_cast<std::size_t>(n));
+    }
+    close(terminal);
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
     return outcome;
   }
 

@@ -71,6 +71,20 @@ TEST_CASE("training prints samples on stdout and the rest on stderr, without car
   }
 }
 
+TEST_CASE("on a terminal training shows a bar with the time left, in colour unless NO_COLOR is set", "[cli][run]") {
+  Workplace work;
+  spill(work.path("text.txt"), training_text());
+  spill(work.path("a.yaml"), kConfig);
+  const Outcome bar = work.run_on_terminal({"--config", "a.yaml", "--steps", "20"});
+  CAPTURE(bar.out);
+  CHECK(bar.code == 0);
+  CHECK_THAT(bar.out, contains("\r\033[K[") && contains("ETA") && contains("20/20"));
+  CHECK_THAT(bar.out, !contains("step 1/20"));
+  CHECK_THAT(work.run_on_terminal({"sample"}).out, contains("\033[1;31merror:"));
+  work.set("NO_COLOR", "1");
+  CHECK_THAT(work.run_on_terminal({"sample"}).out, contains("error:") && !contains("\033[1;31m"));
+}
+
 TEST_CASE("train --json prints the lines of metrics.jsonl instead of samples", "[cli][run]") {
   TrainedRun run({"--json"});
   CHECK(run.training.out == slurp(run.work.path("run/metrics.jsonl")));
@@ -191,6 +205,16 @@ TEST_CASE("a prime outside the vocabulary exits 3 with its offset", "[cli][run]"
   CHECK(outcome.code == 3);
   CHECK(outcome.out.empty());
   CHECK_THAT(outcome.err, contains("'Q'") && contains("offset 4"));
+}
+
+TEST_CASE("a run whose stdout is lost goes on, saves, and does not claim success", "[cli][run]") {
+  Workplace work;
+  spill(work.path("text.txt"), training_text());
+  spill(work.path("a.yaml"), kConfig);
+  const Outcome outcome = work.wait(work.start({"--config", "a.yaml", "--steps", "20"}, CHARRNN_PROGRAM, "/dev/full"));
+  CHECK(outcome.code == 1);
+  CHECK_THAT(outcome.err, contains("standard output") && contains("step 20/20"));
+  CHECK(fs::exists(work.path("run/latest/model.safetensors")));
 }
 
 TEST_CASE("sampling into a full disk fails", "[cli][run]") {
