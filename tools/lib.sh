@@ -31,7 +31,8 @@ quietly() {
   fi
   "$@" >"$log" 2>&1 || code=$?
   if ((code != 0)); then
-    tail -n 150 "$log" >&2
+    # Of a compiler's output from the first failure on, of other output the end.
+    { grep -m 1 -A 150 '^FAILED: ' "$log" || tail -n 150 "$log"; } >&2
     say "failed with exit code $code: $*"
     say "the whole output is in $log"
   fi
