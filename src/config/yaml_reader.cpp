@@ -127,6 +127,7 @@ class TreeBuilder final : public YAML::EventHandler {
       }
       level.key = std::move(node);
     } else {
+      if (node.kind == YamlNode::Kind::kEmpty) node.place = level.key->place;   // yaml-cpp places it on the next line
       level.node.map.emplace_back(level.key->scalar, std::move(node));
       level.key.reset();
     }
