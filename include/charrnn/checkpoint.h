@@ -7,6 +7,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "charrnn/config.h"
@@ -51,13 +52,18 @@ struct Checkpoint {
 };
 
 /// Writes to a temporary folder beside `folder`, fsyncs, renames. An existing `folder` is replaced.
-/// @throws RunError (exit 1) when something cannot be written; the temporary folder is removed, old checkpoints stay
+/// @throws RunError (exit 1) when something cannot be written, or when a weight is NaN or infinite (it would not load);
+///         the temporary folder is removed, old checkpoints stay. ShapeError if sizes do not fit together
 void save_checkpoint(const std::filesystem::path& folder, const Checkpoint& checkpoint);
 
 enum class LoadState { kYes, kNo };
-/// Checks the manifest's hashes, the header, names, shapes, finiteness of the weights and the vocabulary.
+/// Checks the manifest's sizes and hashes, the headers, names, shapes, finiteness of the weights and the vocabulary.
 /// @throws FormatError (exit 3)
 Checkpoint load_checkpoint(const std::filesystem::path& folder, LoadState load_state);
+
+/// The part of those checks that needs no memory for the weights: manifest, sizes and the hash of each file that
+/// load_checkpoint would read. @throws FormatError (exit 3)
+void verify_checkpoint(const std::filesystem::path& folder, LoadState load_state);
 
 /// What can be said of a checkpoint from its headers and manifest; reads no weights.
 struct CheckpointSummary {
@@ -83,6 +89,7 @@ CheckpointSummary peek_checkpoint(const std::filesystem::path& folder);
 struct ResolvedCheckpoint {
   std::filesystem::path folder;
   std::string choice;                          // "best", "newest" or "" when the path was a checkpoint itself
+  std::vector<std::string> notes{};            // a sentence for each damaged one that was passed over
 };
 ResolvedCheckpoint resolve_checkpoint(const std::filesystem::path& run_or_checkpoint);
 

@@ -1,6 +1,7 @@
 // SHA-256 by OpenSSL.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,5 +25,8 @@ class Sha256 {
 };
 
 std::string sha256_hex(std::string_view bytes);
+
+/// Of a whole file, in pieces of a fixed size. @throws FormatError (exit 3) if it cannot be read
+std::string sha256_of_file(const std::filesystem::path& file);
 
 }  // namespace charrnn
