@@ -4,7 +4,8 @@
 The text is split by stream, as in src/data/streams.h: B lanes of n = floor((N - 1) / (B T)) windows; the first
 floor(f n) of each lane train, the last floor(g n) are left to a test, the rest validate. h and c are carried through
 an epoch and zeroed at its start; validation starts from zero state and carries it, dropout off. RMSProp; the gradient
-of the mean nats per character is clipped element by element; the learning rate decays once an epoch, from an epoch on.
+of the mean nats per character is clipped element by element; the learning rate decays once an epoch, from an epoch
+on. The defaults are those of configs/char-rnn.yaml.
 
     charrnn_reference.py --text shakespeare.txt --hidden 128 --layers 2 --batch 50 --sequence 50 --epochs 2 --seed 1
 """
@@ -137,11 +138,12 @@ def main():
     parser.add_argument("--steps", type=int, default=0, help="end at this step, whatever --epochs says")
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--decay-rate", type=float, default=0.95, help="RMSProp's alpha")
-    parser.add_argument("--clip", type=float, default=5.0, help="0: none")
+    parser.add_argument("--clip", type=float, default=0.1,
+                        help="of each element; char-rnn's 5 acts on a sum over its 50 steps; 0: none")
     parser.add_argument("--decay", type=float, default=0.97, help="of the learning rate, per epoch")
     parser.add_argument("--decay-after", type=int, default=10, help="epochs")
     parser.add_argument("--split", type=float, nargs=3, default=(0.95, 0.05, 0.0), metavar=("TRAIN", "VALID", "TEST"))
-    parser.add_argument("--validate-every", type=int, default=250, help="steps")
+    parser.add_argument("--validate-every", type=int, default=1000, help="steps")
     parser.add_argument("--validation-characters", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=123)
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")

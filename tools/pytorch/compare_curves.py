@@ -15,6 +15,8 @@ import statistics
 
 
 def read_curve(path, key):
+    if not path.is_file():
+        raise SystemExit(f"{path}: no such file")
     curve = {}
     for line in path.read_text().splitlines():
         if line.strip():
