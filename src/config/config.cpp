@@ -58,6 +58,7 @@ std::string_view name_of(ScheduleConfig::Kind kind) {
 namespace {
 
 constexpr const char* kSchedule = "train.schedule";
+constexpr std::int64_t kMaxCharacters = INT32_MAX;   // a step: rows of the largest matrices
 constexpr double kMaxParameters = 1e12;   // 4 TB of weights: far above any machine, far below 2^63 bytes
 
 std::vector<std::string> split_path(const std::string& path) {
@@ -99,11 +100,18 @@ bool is_group(const std::string& path) {
 }
 
 [[noreturn]] void unknown_key(const std::string& place, const std::string& path) {
+  constexpr std::size_t kLongest = 200;   // of what is worth comparing
+  const std::string here = path.substr(0, kLongest);
+  const auto last = [](const std::string& p) { return p.substr(p.rfind('.') + 1); };   // npos + 1 is 0
   std::string nearest;
   std::size_t best = SIZE_MAX;
   const auto consider = [&](const std::string& candidate) {
-    const std::size_t d = edit_distance(path, candidate);
-    if (d < best) best = d, nearest = candidate;
+    const std::size_t elsewhere = edit_distance(last(here), last(candidate)) + 1;   // the right key in the wrong group
+    const std::size_t distance = std::min(edit_distance(here, candidate), elsewhere);
+    if (distance < best) {
+      best = distance;
+      nearest = candidate;
+    }
   };
   for (const ConfigKey& key : config_keys()) {
     for (std::size_t end = key.path.find('.'); end != std::string::npos; end = key.path.find('.', end + 1)) {
@@ -111,8 +119,8 @@ bool is_group(const std::string& path) {
     }
     consider(key.path);
   }
-  throw ConfigError(fmt::format("{}: {} is not a key; the nearest known key is {} (docs/config.md lists all)", place, path,
-                                nearest));
+  throw ConfigError(fmt::format("{}: {} is not a key; the nearest known key is {} (docs/config.md lists all)", place,
+                                shown_text(path), nearest));
 }
 
 /// A value as a message shows it.
@@ -123,8 +131,7 @@ std::string shown(const YamlNode& node) {
     case YamlNode::Kind::kList: return fmt::format("a list of {}", node.list.size());
     case YamlNode::Kind::kScalar: break;
   }
-  constexpr std::size_t kMost = 60;
-  const std::string text = node.scalar.size() > kMost ? node.scalar.substr(0, kMost) + "..." : node.scalar;
+  const std::string text = shown_text(node.scalar);
   return node.quoted ? "\"" + text + "\"" : text;
 }
 
@@ -150,9 +157,9 @@ class Reader {
 void Reader::override_with(const std::string& assignment) {
   const std::size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0) {
-    throw ConfigError("--set " + assignment + ": expected key.path=value, such as --set model.hidden=512");
+    throw ConfigError("--set " + shown_text(assignment) + ": expected key.path=value, such as --set model.hidden=512");
   }
-  const std::string path = assignment.substr(0, equals), place = "--set " + path;
+  const std::string path = assignment.substr(0, equals), place = "--set " + shown_text(path);
   if (!is_key(path) && !is_group(path)) unknown_key(place, path);
   YamlNode value = parse_yaml(assignment.substr(equals + 1), place);
   const std::function<void(YamlNode&)> mark = [&](YamlNode& node) {
@@ -164,20 +171,31 @@ void Reader::override_with(const std::string& assignment) {
   mark(value);
 
   YamlNode* node = &root_;
+  std::string group;
   for (const std::string& part : split_path(path)) {
-    if (node->kind != YamlNode::Kind::kMap) {   // a group written as a scalar (schedule: none) makes room for its keys
-      node->kind = YamlNode::Kind::kMap;
-      node->map.clear();
+    if (node->kind == YamlNode::Kind::kEmpty || (group == kSchedule && node->kind == YamlNode::Kind::kScalar)) {
+      node->kind = YamlNode::Kind::kMap;   // a group that is empty, or says `schedule: none`, makes room for its keys
+      node->scalar.clear();
+    }
+    if (node->kind != YamlNode::Kind::kMap) {
+      throw ConfigError(fmt::format("{}: {} is {}, expected a group of keys to set {} in", node->place,
+                                    group.empty() ? "the config" : group, shown(*node), path));
     }
     YamlNode* next = node->find(part);
-    if (next == nullptr) next = &node->map.emplace_back(part, YamlNode{}).second;
+    if (next == nullptr) {
+      YamlNode added;
+      added.place = place;
+      node->map.push_back({part, std::move(added)});
+      next = &node->map.back().value;
+    }
     node = next;
+    group += (group.empty() ? "" : ".") + part;
   }
   *node = std::move(value);
   if (path != "corpus.text" && path != "corpus.path") return;
   auto& corpus = root_.find("corpus")->map;   // the one replaces the other
   const std::string other = path == "corpus.text" ? "path" : "text";
-  corpus.erase(std::remove_if(corpus.begin(), corpus.end(), [&](const auto& entry) { return entry.first == other; }),
+  corpus.erase(std::remove_if(corpus.begin(), corpus.end(), [&](const auto& entry) { return entry.key == other; }),
                corpus.end());
 }
 
@@ -227,7 +245,7 @@ void Reader::infer_schedule_kind() {
     throw ConfigError(fmt::format("{}: {} is {}, expected a group of keys, or none", schedule->place, kSchedule,
                                   shown(*schedule)));
   }
-  schedule->map.emplace(schedule->map.begin(), "kind", std::move(kind));
+  schedule->map.insert(schedule->map.begin(), {"kind", std::move(kind)});
 }
 
 /// True if the key stands in the file for a choice that the command line has changed: --set train.optimizer.name=adam
@@ -275,6 +293,14 @@ void Reader::check_whole(const Config& c) {
     throw ConfigError(fmt::format("{}: corpus.text stands beside corpus.path ({}), expected one of them", text->place,
                                   path->place));
   }
+  const std::int64_t characters = std::int64_t{c.train.batch} * c.train.sequence;
+  if (characters > kMaxCharacters) {
+    const YamlNode* node = find("train.batch");
+    if (node == nullptr) node = find("train.sequence");   // one of them, since the defaults' product is small
+    throw ConfigError(fmt::format("{}: train.batch is {} and train.sequence {}, which makes {} characters a step, expected at "
+                                  "most {}",
+                                  node->place, c.train.batch, c.train.sequence, characters, kMaxCharacters));
+  }
   const double h = c.model.hidden, parameters = c.model.layers * (2 * gate_count(c.model.cell) * h * (h + 256));
   if (parameters > kMaxParameters) {
     const YamlNode* const hidden = find("model.hidden");
@@ -314,6 +340,10 @@ std::string to_yaml(const Config& config) {
     if (key.applies && !key.applies(config)) continue;
     const std::string value = key.write(config);
     if (value.empty()) continue;
+    if (const std::size_t at = invalid_utf8(value); at != std::string::npos) {
+      throw ConfigError(fmt::format("{} is not UTF-8 (byte {}), expected what a YAML file can hold; use another name", key.path,
+                                    at));
+    }
     std::vector<std::string> parts = split_path(key.path);
     const std::string name = parts.back();
     parts.pop_back();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <optional>
@@ -30,6 +31,29 @@ std::optional<Number> parse_number(const YamlNode& node) {
     if (!std::isfinite(value)) return {};
   }
   return value;
+}
+
+// So that the written config, with its escapes, stays below the largest that is read.
+constexpr std::size_t kLongestText = 65'536;
+constexpr std::size_t kLongestPath = 4096;
+constexpr std::size_t kMostSteps = 10'000;
+// Of the numbers that must be above 0: what a float holds with room for arithmetic.
+constexpr double kSmallest = 1e-30, kLargest = 1e30;
+
+/// What can name a file: not empty, and no NUL, which would end it early.
+bool is_path(const YamlNode& node) {
+  return node.kind == Kind::kScalar && !node.scalar.empty() && node.scalar.size() <= kLongestPath &&
+         node.scalar.find('\0') == std::string::npos;
+}
+
+bool is_text(const YamlNode& node) { return node.kind == Kind::kScalar && node.scalar.size() <= kLongestText; }
+
+/// auto | cpu | cuda | cuda:N
+bool is_device(const std::string& name) {
+  if (name == "auto" || name == "cpu" || name == "cuda") return true;
+  const std::string prefix = "cuda:", number = name.substr(std::min(prefix.size(), name.size()));
+  return name.rfind(prefix, 0) == 0 && !number.empty() && number.size() <= 3 &&
+         number.find_first_not_of("0123456789") == std::string::npos;
 }
 
 /// A string in double quotes, with escapes, as YAML reads it back.
@@ -83,9 +107,7 @@ ConfigKey number(std::string path, std::string comment, Bound below, double low,
   ConfigKey key;
   key.path = std::move(path);
   key.comment = std::move(comment);
-  key.expected = std::isinf(high)
-                     ? fmt::format("a number {} {}", below == Bound::kOpen ? "above" : "from", low)
-                     : fmt::format("a number in {}{}, {}{}", below == Bound::kOpen ? '(' : '[', low, high,
+  key.expected = fmt::format("a number in {}{}, {}{}", below == Bound::kOpen ? '(' : '[', low, high,
                                    above == Bound::kOpen ? ')' : ']');
   key.read = [=](Config& c, const YamlNode& node) {
     const auto value = parse_number<double>(node);
@@ -98,9 +120,10 @@ ConfigKey number(std::string path, std::string comment, Bound below, double low,
   return key;
 }
 
+/// Above 0, and so that the engine's float holds it.
 template <class Access>
 ConfigKey positive(std::string path, std::string comment, Access at) {
-  return number(std::move(path), std::move(comment), Bound::kOpen, 0, HUGE_VAL, Bound::kOpen, at);
+  return number(std::move(path), std::move(comment), Bound::kClosed, kSmallest, kLargest, Bound::kClosed, at);
 }
 
 /// One of a few names.
@@ -122,7 +145,7 @@ ConfigKey choice(std::string path, std::string comment, std::vector<Value> value
   return key;
 }
 
-/// A string that is not empty.
+/// A name: see is_path().
 template <class Access>
 ConfigKey text(std::string path, std::string comment, std::string expected, Access at) {
   ConfigKey key;
@@ -130,7 +153,7 @@ ConfigKey text(std::string path, std::string comment, std::string expected, Acce
   key.comment = std::move(comment);
   key.expected = std::move(expected);
   key.read = [=](Config& c, const YamlNode& node) {
-    if (node.kind != Kind::kScalar || node.scalar.empty()) return false;
+    if (!is_path(node)) return false;
     at(c) = node.scalar;
     return true;
   };
@@ -140,7 +163,7 @@ ConfigKey text(std::string path, std::string comment, std::string expected, Acce
 
 /// `{name: number}` with one of a few names, such as `{value: 5.0}`.
 const YamlNode* single_entry(const YamlNode& node, const std::string& name) {
-  return node.kind == Kind::kMap && node.map.size() == 1 && node.map[0].first == name ? &node.map[0].second : nullptr;
+  return node.kind == Kind::kMap && node.map.size() == 1 && node.map[0].key == name ? &node.map[0].value : nullptr;
 }
 
 ConfigKey split_key() {
@@ -169,13 +192,13 @@ ConfigKey init_key() {
   ConfigKey key;
   key.path = "model.init";
   key.comment = "{uniform: half-width} or {normal: standard deviation}";
-  key.expected = "{uniform: x} or {normal: x} with x above 0";
+  key.expected = "{uniform: x} or {normal: x} with x above 0 (from 1e-30 to 1e+30)";
   key.read = [](Config& c, const YamlNode& node) {
     for (const auto kind : {InitConfig::Kind::kUniform, InitConfig::Kind::kNormal}) {
       const YamlNode* const scale = single_entry(node, kind == InitConfig::Kind::kUniform ? "uniform" : "normal");
       if (scale == nullptr) continue;
       const auto value = parse_number<double>(*scale);
-      if (!value || *value <= 0) return false;
+      if (!value || *value < kSmallest || *value > kLargest) return false;
       c.model.init = {kind, *value};
       return true;
     }
@@ -192,7 +215,7 @@ ConfigKey clip_key() {
   ConfigKey key;
   key.path = "train.clip";
   key.comment = "{value: x}, {norm: x} or none; on the gradient of the mean nats per character";
-  key.expected = "{value: x} or {norm: x} with x above 0, or none";
+  key.expected = "{value: x} or {norm: x} with x above 0 (from 1e-30 to 1e+30), or none";
   key.read = [](Config& c, const YamlNode& node) {
     if (node.kind == Kind::kScalar && node.scalar == "none") {
       c.train.clip = {ClipConfig::Kind::kNone, ClipConfig{}.threshold};
@@ -202,7 +225,7 @@ ConfigKey clip_key() {
       const YamlNode* const threshold = single_entry(node, kind == ClipConfig::Kind::kValue ? "value" : "norm");
       if (threshold == nullptr) continue;
       const auto value = parse_number<double>(*threshold);
-      if (!value || *value <= 0) return false;
+      if (!value || *value < kSmallest || *value > kLargest) return false;
       c.train.clip = {kind, *value};
       return true;
     }
@@ -265,9 +288,9 @@ ConfigKey sample_at_key() {
   ConfigKey key;
   key.path = "sample.at";
   key.comment = "steps";
-  key.expected = "a list of steps, each a whole number, 1 or more";
+  key.expected = fmt::format("a list of at most {} steps, each a whole number, 1 or more", kMostSteps);
   key.read = [](Config& c, const YamlNode& node) {
-    if (node.kind != Kind::kList) return false;
+    if (node.kind != Kind::kList || node.list.size() > kMostSteps) return false;
     c.sample.at.clear();
     for (const YamlNode& item : node.list) {
       const auto value = parse_number<std::int64_t>(item);
@@ -287,7 +310,7 @@ ConfigKey corpus_path_key() {
   key.comment = "the text to train on";
   key.expected = "the name of a file";
   key.read = [](Config& c, const YamlNode& node) {
-    if (node.kind != Kind::kScalar || node.scalar.empty()) return false;
+    if (!is_path(node)) return false;
     c.corpus.path = node.scalar;
     return true;
   };
@@ -299,9 +322,9 @@ ConfigKey corpus_text_key() {
   ConfigKey key;
   key.path = "corpus.text";
   key.comment = "the text itself";
-  key.expected = "a text of two characters or more";
+  key.expected = fmt::format("a text of at most {} bytes; a longer one goes into a file, named by corpus.path", kLongestText);
   key.read = [](Config& c, const YamlNode& node) {
-    if (node.kind != Kind::kScalar) return false;
+    if (!is_text(node)) return false;
     c.corpus.text = node.scalar;
     return true;
   };
@@ -318,10 +341,11 @@ ConfigKey encoding_key() {
 }
 
 ConfigKey prime_key() {
-  ConfigKey key = text("sample.prime", "what samples start from; empty: a random character", "a text",
+  ConfigKey key = text("sample.prime", "what samples start from; empty: a random character",
+                       fmt::format("a text of at most {} bytes, in quotes", kLongestText),
                        [](Config& c) -> auto& { return c.sample.prime; });
   key.read = [](Config& c, const YamlNode& node) {
-    if (node.kind != Kind::kScalar) return false;
+    if (!is_text(node)) return false;
     c.sample.prime = node.scalar;
     return true;
   };
@@ -334,12 +358,21 @@ ConfigKey init_from_key() {
   key.comment = "a run or checkpoint to take the weights from; none: fresh weights";
   key.expected = "the folder of a run or a checkpoint, or none";
   key.read = [](Config& c, const YamlNode& node) {
-    if (node.kind != Kind::kScalar || node.scalar.empty()) return false;
+    if (!is_path(node)) return false;
     c.init_from.reset();
     if (node.quoted || node.scalar != "none") c.init_from = node.scalar;
     return true;
   };
   key.write = [](const Config& c) { return c.init_from ? quote(*c.init_from) : "none"; };
+  return key;
+}
+
+ConfigKey device_key() {
+  ConfigKey key = text("run.device", "auto | cpu | cuda | cuda:N", "auto, cpu, cuda or cuda:N",
+                       [](Config& c) -> auto& { return c.run.device; });
+  const auto read = key.read;
+  key.read = [read](Config& c, const YamlNode& node) { return is_device(node.scalar) && read(c, node); };
+  key.write = [](const Config& c) { return c.run.device; };
   return key;
 }
 
@@ -436,8 +469,7 @@ std::vector<ConfigKey> make_keys() {
       positive("sample.temperature", "", [](Config& c) -> auto& { return c.sample.temperature; }),
       prime_key(),
       text("run.dir", "the run's folder", "the name of a folder", [](Config& c) -> auto& { return c.run.dir; }),
-      text("run.device", "auto | cpu | cuda | cuda:N", "auto | cpu | cuda | cuda:N",
-           [](Config& c) -> auto& { return c.run.device; }),
+      device_key(),
       init_from_key(),
   };
   // What the weights follow from. The text's own identity is its sha256, and epochs only say when to end.

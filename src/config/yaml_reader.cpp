@@ -14,31 +14,8 @@ namespace {
 
 constexpr std::size_t kMaxBytes = 1 << 20;
 constexpr std::size_t kMaxDepth = 16;       // our deepest key has 3 parts
-
-/// Offset of the first byte that is not part of valid UTF-8, or npos. Overlong forms and surrogates are not valid.
-std::size_t invalid_utf8(const std::string& text) {
-  std::size_t i = 0;
-  while (i < text.size()) {
-    const auto byte = [&](std::size_t k) { return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0U; };
-    const auto is_next = [&](std::size_t k) { return (byte(k) & 0xC0U) == 0x80U; };
-    const unsigned first = byte(0);
-    std::size_t length = 0;
-    if (first < 0x80) {
-      length = 1;
-    } else if (first >= 0xC2 && first < 0xE0) {
-      length = is_next(1) ? 2 : 0;
-    } else if (first >= 0xE0 && first < 0xF0) {
-      const bool overlong = first == 0xE0 && byte(1) < 0xA0, surrogate = first == 0xED && byte(1) >= 0xA0;
-      length = is_next(1) && is_next(2) && !overlong && !surrogate ? 3 : 0;
-    } else if (first >= 0xF0 && first < 0xF5) {
-      const bool overlong = first == 0xF0 && byte(1) < 0x90, beyond = first == 0xF4 && byte(1) >= 0x90;
-      length = is_next(1) && is_next(2) && is_next(3) && !overlong && !beyond ? 4 : 0;
-    }
-    if (length == 0) return i;
-    i += length;
-  }
-  return std::string::npos;
-}
+constexpr std::size_t kMaxNodes = 100'000;
+constexpr std::size_t kMaxKeys = 500;       // in one group, which find() searches key by key
 
 class TreeBuilder final : public YAML::EventHandler {
  public:
@@ -84,16 +61,20 @@ class TreeBuilder final : public YAML::EventHandler {
     std::optional<YamlNode> key;   // of the map entry whose value comes next
   };
 
+  [[noreturn]] static void fail_at(const std::string& place, const std::string& what) {
+    throw ConfigError(place + ": " + what);
+  }
   [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what) const {
     throw ConfigError(name_ + ":" + std::to_string(mark.line + 1) + ": " + what);
   }
 
   void check(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) const {
     if (anchor != 0) fail(mark, "an anchor (&name) stands here; configs take none: write the value out");
-    if (!tag.empty() && tag != "?" && tag != "!") fail(mark, "the tag " + tag + " stands here; configs take none: remove it");
+    if (!tag.empty() && tag != "?" && tag != "!") fail(mark, "the tag " + shown_text(tag) + " stands here; configs take none: remove it");
   }
 
-  YamlNode make(const YAML::Mark& mark, YamlNode::Kind kind) const {
+  YamlNode make(const YAML::Mark& mark, YamlNode::Kind kind) {
+    if (++nodes_ > kMaxNodes) fail(mark, "more than " + std::to_string(kMaxNodes) + " values stand here");
     YamlNode node;
     node.kind = kind;
     node.place = name_ + ":" + std::to_string(mark.line + 1);
@@ -120,25 +101,76 @@ class TreeBuilder final : public YAML::EventHandler {
     if (level.node.kind == YamlNode::Kind::kList) {
       level.node.list.push_back(std::move(node));
     } else if (!level.key) {
-      if (node.kind != YamlNode::Kind::kScalar) throw ConfigError(node.place + ": a key must be a name");
+      if (node.kind != YamlNode::Kind::kScalar) fail_at(node.place, "a key must be a name");
+      const std::string shown = shown_text(node.scalar);
+      if (node.scalar == "<<") fail_at(node.place, "a merge key (<<) stands here; configs take none: write the keys out");
+      if (node.scalar.find('.') != std::string::npos) {
+        fail_at(node.place, "the key " + shown + " holds a dot, expected one key inside the other; write a.b as a: {b: ...}");
+      }
       if (const YamlNode* first = level.node.find(node.scalar)) {
-        throw ConfigError(node.place + ": the key " + node.scalar + " stands twice, first at " + first->place +
-                          "; remove one of them");
+        fail_at(node.place, "the key " + shown + " stands twice, first at " + first->place + "; remove one of them");
+      }
+      if (level.node.map.size() >= kMaxKeys) {
+        fail_at(node.place, "more than " + std::to_string(kMaxKeys) + " keys stand in one group, expected those of a config");
       }
       level.key = std::move(node);
     } else {
       if (node.kind == YamlNode::Kind::kEmpty) node.place = level.key->place;   // yaml-cpp places it on the next line
-      level.node.map.emplace_back(level.key->scalar, std::move(node));
+      node.place = level.key->place;   // what a person looks for, and yaml-cpp puts an empty value on the next line
+      level.node.map.push_back({level.key->scalar, std::move(node)});
       level.key.reset();
     }
   }
 
   std::string name_;
   bool started_ = false;
+  std::size_t nodes_ = 0;
   std::vector<Level> levels_;
 };
 
 }  // namespace
+
+std::size_t invalid_utf8(const std::string& text) {
+  std::size_t i = 0;
+  while (i < text.size()) {
+    const auto byte = [&](std::size_t k) { return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0U; };
+    const auto is_next = [&](std::size_t k) { return (byte(k) & 0xC0U) == 0x80U; };
+    const unsigned first = byte(0);
+    std::size_t length = 0;
+    if (first < 0x80) {
+      length = 1;
+    } else if (first >= 0xC2 && first < 0xE0) {
+      length = is_next(1) ? 2 : 0;
+    } else if (first >= 0xE0 && first < 0xF0) {
+      const bool overlong = first == 0xE0 && byte(1) < 0xA0, surrogate = first == 0xED && byte(1) >= 0xA0;
+      length = is_next(1) && is_next(2) && !overlong && !surrogate ? 3 : 0;
+    } else if (first >= 0xF0 && first < 0xF5) {
+      const bool overlong = first == 0xF0 && byte(1) < 0x90, beyond = first == 0xF4 && byte(1) >= 0x90;
+      length = is_next(1) && is_next(2) && is_next(3) && !overlong && !beyond ? 4 : 0;
+    }
+    if (length == 0) return i;
+    i += length;
+  }
+  return std::string::npos;
+}
+
+std::string shown_text(const std::string& text) {
+  constexpr std::size_t kMost = 60;
+  std::string out;
+  for (const char c : text) {
+    if (out.size() >= kMost && (static_cast<unsigned char>(c) & 0xC0U) != 0x80U) return out + "...";   // between characters
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') {
+      out += "\\n";
+    } else if (byte < 0x20 || byte == 0x7F) {
+      constexpr const char* kDigits = "0123456789abcdef";
+      out += {'\\', 'x', kDigits[byte >> 4U], kDigits[byte & 15U]};
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
 
 YamlNode* YamlNode::find(const std::string& key) {
   for (auto& [name, node] : map) {
@@ -149,8 +181,7 @@ YamlNode* YamlNode::find(const std::string& key) {
 
 YamlNode parse_yaml(const std::string& text, const std::string& name) {
   if (text.size() > kMaxBytes) {
-    throw ConfigError(name + ": has " + std::to_string(text.size()) + " bytes, a config at most " +
-                      std::to_string(kMaxBytes) + "; is this the text to train on? It goes to corpus.path");
+    throw ConfigError(name + ": has more bytes than the " + std::to_string(kMaxBytes) + " of the largest config" + "; is this the text to train on? It goes to corpus.path");
   }
   if (const std::size_t at = text.find('\0'); at != std::string::npos) {
     throw ConfigError(name + ": holds a NUL byte at offset " + std::to_string(at) + "; a config is a text file");
@@ -165,7 +196,8 @@ YamlNode parse_yaml(const std::string& text, const std::string& name) {
     while (parser.HandleNextDocument(builder)) {
     }
   } catch (const YAML::Exception& e) {
-    throw ConfigError(name + ":" + std::to_string(e.mark.line + 1) + ": is not YAML: " + e.msg);
+    const std::string line = e.mark.is_null() ? "" : ":" + std::to_string(e.mark.line + 1);
+    throw ConfigError(name + line + ": is not YAML: " + shown_text(e.msg));
   }
   return builder.root.value_or(YamlNode{});
 }

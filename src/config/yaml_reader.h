@@ -3,7 +3,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace charrnn {
@@ -16,11 +15,23 @@ struct YamlNode {
   bool quoted = false;    // a scalar in quotes is a string whatever it looks like
   bool overridden = false;  // came from the command line
   std::string scalar;
-  std::vector<std::pair<std::string, YamlNode>> map;   // in the file's order; keys differ
+  struct Entry;              // no std::pair: clang does not take one of a type that is not complete
+  std::vector<Entry> map;    // in the file's order; keys differ
   std::vector<YamlNode> list;
 
   YamlNode* find(const std::string& key);
 };
+
+struct YamlNode::Entry {
+  std::string key;
+  YamlNode value;
+};
+
+/// Offset of the first byte that is not part of valid UTF-8, or npos. Overlong forms and surrogates are not valid.
+std::size_t invalid_utf8(const std::string& text);
+
+/// A piece of a file as a message shows it: one line of printable ASCII or UTF-8, shortened.
+std::string shown_text(const std::string& text);
 
 /// @param name  stands for the file in places
 /// @throws ConfigError
