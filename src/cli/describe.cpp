@@ -7,6 +7,7 @@
 namespace charrnn {
 
 void say_which(const ResolvedCheckpoint& source, std::int64_t step) {
+  for (const std::string& note : source.notes) warn(note);
   const std::string choice = source.choice.empty() ? "" : "the run's " + source.choice + ", ";
   say(fmt::format("checkpoint: {} ({}step {})", source.folder.string(), choice, step));
 }
