@@ -40,7 +40,11 @@ class Vocabulary {
 
  private:
   std::vector<std::uint8_t> bytes_;
-  std::array<std::int16_t, 256> ids_ = [] { std::array<std::int16_t, 256> a; a.fill(-1); return a; }();
+  std::array<std::int16_t, 256> ids_ = [] {
+    std::array<std::int16_t, 256> a;
+    a.fill(-1);
+    return a;
+  }();
 };
 
 /// A byte as a message shows it: 'a', '\n' or 0x80.

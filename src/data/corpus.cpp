@@ -27,12 +27,12 @@ namespace {
 
 std::string reason(int error) { return std::generic_category().message(error); }
 
-// A file that is cut shorter while it is mapped leaves pages with nothing behind them: touching one raises SIGBUS, and so
-// does a disk that fails. No exception can leave a signal handler, and there is no text to go on with: the handler writes
-// a message that was prepared when the file was mapped and ends the process. It knows our mappings by a list that only
-// grows; free places in it are used again, so that the handler may walk it without a lock.
+// A file that is cut shorter while it is mapped leaves pages with nothing behind them: touching one raises SIGBUS, and
+// so does a disk that fails. No exception can leave a signal handler, and there is no text to go on with: the handler
+// writes a message that was prepared when the file was mapped and ends the process. It knows our mappings by a list
+// that only grows; free places in it are used again, so that the handler may walk it without a lock.
 struct Guard {
-  std::atomic<std::uintptr_t> begin{0}, end{0};   // begin 0: free
+  std::atomic<std::uintptr_t> begin{0}, end{0};  // begin 0: free
   std::atomic<const char*> message{nullptr};
   std::atomic<std::size_t> message_bytes{0};
   Guard* next = nullptr;
@@ -42,7 +42,7 @@ std::atomic<Guard*> guards{nullptr};
 struct sigaction previous_action;
 
 void on_bus_error(int signal, siginfo_t* info, void*) {
-  if (info->si_code > 0) {   // a fault, not a signal that another process sent: only then si_addr means something
+  if (info->si_code > 0) {  // a fault, not a signal that another process sent: only then si_addr means something
     const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
     for (const Guard* g = guards.load(std::memory_order_acquire); g != nullptr; g = g->next) {
       const std::uintptr_t begin = g->begin.load(std::memory_order_acquire);
@@ -74,11 +74,11 @@ Guard* add_guard(std::uintptr_t begin, std::size_t bytes, const std::string& mes
     sigemptyset(&action.sa_mask);
     return ::sigaction(SIGBUS, &action, &previous_action) == 0;
   }();
-  static_cast<void>(installed);   // it fails only for a signal number that does not exist
+  static_cast<void>(installed);  // it fails only for a signal number that does not exist
   Guard* g = guards.load(std::memory_order_relaxed);
   while (g != nullptr && g->begin.load(std::memory_order_relaxed) != 0) g = g->next;
   if (g == nullptr) {
-    g = new Guard;   // lives as long as the process, reachable from `guards`
+    g = new Guard;  // lives as long as the process, reachable from `guards`
     g->next = guards.load(std::memory_order_relaxed);
     guards.store(g, std::memory_order_release);
   }
@@ -105,9 +105,10 @@ void check_kind(const std::string& name, const struct stat& status) {
 }
 
 [[noreturn]] void refuse_missing(const std::string& name) {
-  throw DataError(fmt::format("{}: there is no such file, expected a text; check the path, or fetch one of the known "
-                              "texts with tools/get-data",
-                              name));
+  throw DataError(
+      fmt::format("{}: there is no such file, expected a text; check the path, or fetch one of the known "
+                  "texts with tools/get-data",
+                  name));
 }
 
 [[noreturn]] void refuse_unreadable(const std::string& name, int error) {
@@ -117,18 +118,21 @@ void check_kind(const std::string& name, const struct stat& status) {
 
 void check_length(const std::string& name, std::int64_t characters) {
   if (characters >= 2) return;
-  throw DataError(characters == 0
-                      ? fmt::format("{}: is empty, expected a text of at least 2 characters; give it some text", name)
-                      : fmt::format("{}: has 1 character, expected at least 2: there is nothing to predict; give it more "
-                                    "text",
-                                    name));
+  throw DataError(
+      characters == 0
+          ? fmt::format("{}: is empty, expected a text of at least 2 characters; give it some text", name)
+          : fmt::format("{}: has 1 character, expected at least 2: there is nothing to predict; give it more "
+                        "text",
+                        name));
 }
 
 class FileDescriptor {
  public:
   explicit FileDescriptor(int fd) noexcept : fd_(fd) {}
   FileDescriptor(FileDescriptor&& o) noexcept : fd_(std::exchange(o.fd_, -1)) {}
-  ~FileDescriptor() { if (fd_ >= 0) ::close(fd_); }
+  ~FileDescriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
   FileDescriptor& operator=(FileDescriptor&& o) noexcept {
     std::swap(fd_, o.fd_);
     return *this;
@@ -180,15 +184,17 @@ class Corpus::Mapping {
     // Shared, so that no page can ever become private to this process.
     void* const address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file_.get(), 0);
     if (address == MAP_FAILED) {
-      throw DataError(fmt::format("{}: its {} bytes cannot be mapped into memory ({}); copy it to a local disk, or raise "
-                                  "the limit on address space (ulimit -v)",
-                                  name, size_, reason(errno)));
+      throw DataError(
+          fmt::format("{}: its {} bytes cannot be mapped into memory ({}); copy it to a local disk, or raise "
+                      "the limit on address space (ulimit -v)",
+                      name, size_, reason(errno)));
     }
     data_ = static_cast<const char*>(address);
-    message_ = fmt::format("error: {}: could not be read while in use: it was cut shorter than the {} characters that it "
-                           "had at the start, or the disk failed; put the text back and start again: the run goes on from "
-                           "its last checkpoint\n",
-                           name, size_);
+    message_ = fmt::format(
+        "error: {}: could not be read while in use: it was cut shorter than the {} characters that it "
+        "had at the start, or the disk failed; put the text back and start again: the run goes on from "
+        "its last checkpoint\n",
+        name, size_);
     guard_ = add_guard(reinterpret_cast<std::uintptr_t>(data_), size_, message_);
   }
   ~Mapping() {
@@ -200,22 +206,23 @@ class Corpus::Mapping {
 
   std::string_view text() const noexcept { return {data_, size_}; }
   void advise(int advice) const noexcept {
-    static_cast<void>(::madvise(const_cast<char*>(data_), size_, advice));   // only a hint: refused, it costs time
+    static_cast<void>(::madvise(const_cast<char*>(data_), size_, advice));  // only a hint: refused, it costs time
   }
 
   /// A file that was cut while it was indexed is better told now than by SIGBUS later.
   void check_size() const {
     struct stat status {};
     if (::fstat(file_.get(), &status) != 0 || static_cast<std::size_t>(status.st_size) >= size_) return;
-    throw DataError(fmt::format("{}: changed while it was read: it had {} characters at the start and has {} now; wait "
-                                "until it is written, then start again",
-                                name_, size_, status.st_size));
+    throw DataError(
+        fmt::format("{}: changed while it was read: it had {} characters at the start and has {} now; wait "
+                    "until it is written, then start again",
+                    name_, size_, status.st_size));
   }
 
  private:
   std::string name_;
   std::string message_;
-  FileDescriptor file_{-1};   // kept: it stays this file's when the name is given to another
+  FileDescriptor file_{-1};  // kept: it stays this file's when the name is given to another
   const char* data_ = nullptr;
   std::size_t size_ = 0;
   Guard* guard_ = nullptr;
@@ -227,7 +234,7 @@ std::string_view Corpus::text() const noexcept {
 }
 
 void Corpus::index(const Progress& progress) {
-  constexpr std::size_t kChunk = std::size_t{4} << 20;   // read once from memory for the hash, again from the cache
+  constexpr std::size_t kChunk = std::size_t{4} << 20;  // read once from memory for the hash, again from the cache
   const std::string_view all = text();
   Sha256 hash;
   std::array<bool, 256> seen{};
@@ -255,7 +262,8 @@ Corpus open_text_file(const std::filesystem::path& file, const Progress& progres
   corpus.mapping_ = mapping;
   mapping->advise(MADV_SEQUENTIAL);
   corpus.index(progress);
-  // Training reads in B places, but forwards in each: the usual read-ahead serves that, and MADV_RANDOM would turn it off.
+  // Training reads in B places, but forwards in each: the usual read-ahead serves that, and MADV_RANDOM would turn it
+  // off.
   mapping->advise(MADV_NORMAL);
   mapping->check_size();
   return corpus;
@@ -272,9 +280,10 @@ Corpus Corpus::open(const CorpusConfig& config, const Progress& progress) {
     corpus = open_text_file(find_corpus(config.path), progress);
   }
   if (corpus.vocabulary_.size() < 2) {
-    throw DataError(fmt::format("{}: all its {} characters are {}, expected at least 2 distinct ones: there is nothing to "
-                                "learn; give it another text",
-                                corpus.source_, corpus.text().size(), printable(corpus.vocabulary_.byte(0))));
+    throw DataError(
+        fmt::format("{}: all its {} characters are {}, expected at least 2 distinct ones: there is nothing to "
+                    "learn; give it another text",
+                    corpus.source_, corpus.text().size(), printable(corpus.vocabulary_.byte(0))));
   }
   return corpus;
 }
@@ -296,14 +305,15 @@ std::filesystem::path data_folder() {
 }
 
 std::filesystem::path find_corpus(const std::string& path) {
-  if (path.empty() || path.find('\0') != std::string::npos) return path;   // open_text_file says what is wrong with it
+  if (path.empty() || path.find('\0') != std::string::npos) return path;  // open_text_file says what is wrong with it
   if (is_there(path)) return path;
   const std::filesystem::path in_folder = data_folder() / path;
   if (std::filesystem::path(path).is_absolute()) refuse_missing(path);
   if (is_there(in_folder)) return in_folder;
-  throw DataError(fmt::format("{}: there is no such file here ({}) nor in the data folder ({}), expected a text; check "
-                              "corpus.path, or fetch one of the known texts with tools/get-data",
-                              path, absolute_path(path).string(), in_folder.string()));
+  throw DataError(
+      fmt::format("{}: there is no such file here ({}) nor in the data folder ({}), expected a text; check "
+                  "corpus.path, or fetch one of the known texts with tools/get-data",
+                  path, absolute_path(path).string(), in_folder.string()));
 }
 
 }  // namespace charrnn

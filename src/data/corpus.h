@@ -26,12 +26,12 @@ class Corpus {
   /// The whole text; valid as long as this object. size() is 64-bit.
   /// A file that grows keeps the size that it had when it was opened.
   std::string_view text() const noexcept;
-  const std::string& source() const noexcept { return source_; }   // absolute path, or "text in the config"
-  const std::string& sha256() const noexcept { return sha256_; }   // hex
+  const std::string& source() const noexcept { return source_; }  // absolute path, or "text in the config"
+  const std::string& sha256() const noexcept { return sha256_; }  // hex
   const Vocabulary& vocabulary() const noexcept { return vocabulary_; }
 
  private:
-  class Mapping;                                                   // RAII over mmap(2)
+  class Mapping;  // RAII over mmap(2)
   friend Corpus open_text_file(const std::filesystem::path& file, const Progress& progress);
   Corpus() = default;
   void index(const Progress& progress);
@@ -49,8 +49,8 @@ class Corpus {
 std::filesystem::path find_corpus(const std::string& path);
 std::filesystem::path data_folder();
 
-/// The sha256 and the distinct bytes of a text in one pass, on which Corpus::open rests; for `eval --text` files too: what
-/// cannot be trained on but can be scored, a text of one distinct character, is not refused.
+/// The sha256 and the distinct bytes of a text in one pass, on which Corpus::open rests; for `eval --text` files too:
+/// what cannot be trained on but can be scored, a text of one distinct character, is not refused.
 /// @throws DataError as Corpus::open otherwise; `file` is not looked for in the data folder
 Corpus open_text_file(const std::filesystem::path& file, const Progress& progress = {});
 

@@ -9,8 +9,8 @@
 namespace charrnn {
 namespace {
 
-/// Characters were checked against the vocabulary when the text was indexed; a mapped file that is edited in place since
-/// then could still bring others, and an id of -1 would make the backend read outside its arrays.
+/// Characters were checked against the vocabulary when the text was indexed; a mapped file that is edited in place
+/// since then could still bring others, and an id of -1 would make the backend read outside its arrays.
 TokenId id_at(std::string_view text, const Vocabulary& vocabulary, std::int64_t offset) {
   const auto byte = static_cast<std::uint8_t>(text[static_cast<std::size_t>(offset)]);
   const TokenId id = vocabulary.find(byte);
@@ -82,7 +82,8 @@ void fill_evaluation_window(std::string_view text, const Vocabulary& vocabulary,
     throw ShapeError("evaluation window " + std::to_string(index) + " of " + std::to_string(steps) +
                      " steps does not exist: the longest lane has " + std::to_string(longest(lanes)) + " characters");
   }
-  size_window(window, static_cast<int>(std::min<std::int64_t>(steps, left)), static_cast<int>(lanes.size()), index == 0);
+  size_window(window, static_cast<int>(std::min<std::int64_t>(steps, left)), static_cast<int>(lanes.size()),
+              index == 0);
   for (std::size_t b = 0; b < lanes.size(); ++b) {
     const int here = static_cast<int>(std::clamp<std::int64_t>(lanes[b].count - done, 0, window.steps));
     if (here > 0) fill_lane(text, vocabulary, lanes[b].start + done, here, b, window);
@@ -120,7 +121,7 @@ Loader::~Loader() {
 HostWindow Loader::next() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return !ready_.empty() || failure_; });
-  if (ready_.empty()) std::rethrow_exception(failure_);   // what was prepared before the failure is handed out first
+  if (ready_.empty()) std::rethrow_exception(failure_);  // what was prepared before the failure is handed out first
   HostWindow window = std::move(ready_.front());
   ready_.pop_front();
   lock.unlock();

@@ -19,10 +19,10 @@ namespace charrnn {
 /// A window that owns its arrays.
 struct HostWindow {
   int steps = 0, batch = 0;
-  std::vector<TokenId> ids, targets;     // [T,B]
-  std::vector<float> weights;            // [T,B], or empty: all 1
-  std::vector<std::uint8_t> reset;       // [B], or empty: none
-  double weight = 0;                     // sum of the weights
+  std::vector<TokenId> ids, targets;  // [T,B]
+  std::vector<float> weights;         // [T,B], or empty: all 1
+  std::vector<std::uint8_t> reset;    // [B], or empty: none
+  double weight = 0;                  // sum of the weights
 
   /// loss_scale is 1 / weight.
   Window view() const;
@@ -33,15 +33,16 @@ struct HostWindow {
 void fill_training_window(std::string_view text, const Vocabulary& vocabulary, const TrainingStreams& streams,
                           std::int64_t step, HostWindow& window);
 
-/// Window `index` (from 0) of an evaluation over `lanes`; steps beyond a lane's count have weight 0, and the last window
-/// is as short as the longest lane's rest. The first resets all lanes.
+/// Window `index` (from 0) of an evaluation over `lanes`; steps beyond a lane's count have weight 0, and the last
+/// window is as short as the longest lane's rest. The first resets all lanes.
 /// @throws DataError as above
 void fill_evaluation_window(std::string_view text, const Vocabulary& vocabulary, const std::vector<LaneRange>& lanes,
                             int steps, std::int64_t index, HostWindow& window);
 /// How many such windows there are.
 std::int64_t evaluation_windows(const std::vector<LaneRange>& lanes, int steps);
 
-/// Prepares training windows on a thread of its own, in step order from `first_step`, at most `ahead` of them in advance.
+/// Prepares training windows on a thread of its own, in step order from `first_step`, at most `ahead` of them in
+/// advance.
 class Loader {
  public:
   Loader(std::string_view text, const Vocabulary& vocabulary, const TrainingStreams& streams, std::int64_t first_step,

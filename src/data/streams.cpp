@@ -11,8 +11,9 @@
 namespace charrnn {
 namespace {
 
-/// floor(fraction * n), where 0.29 of 100 is 29: the binary number nearest to 0.29 is a little less than it, and so is the
-/// product. Both are rounded once, by half a unit each; four units are more than that, and less than anything one can mean.
+/// floor(fraction * n), where 0.29 of 100 is 29: the binary number nearest to 0.29 is a little less than it, and so is
+/// the product. Both are rounded once, by half a unit each; four units are more than that, and less than anything one
+/// can mean.
 std::int64_t share(double fraction, std::int64_t n) {
   const double exact = fraction * static_cast<double>(n);
   const double nudged = std::floor(exact * (1 + 4 * std::numeric_limits<double>::epsilon()));
@@ -93,9 +94,10 @@ StreamPlan plan_tail(const CorpusConfig& corpus, std::int64_t characters, int ba
 
   const std::int64_t predictions = parts.train - 1;
   if (predictions < 1) {
-    throw DataError(fmt::format("corpus.split: the train share of {} of a text of {} is {}, expected at least 2: there is "
-                                "nothing to predict; give it a longer text, or a larger share ([1, 0, 0] is all of it)",
-                                percent(corpus.split[0]), counted(characters, "character"), parts.train));
+    throw DataError(
+        fmt::format("corpus.split: the train share of {} of a text of {} is {}, expected at least 2: there is "
+                    "nothing to predict; give it a longer text, or a larger share ([1, 0, 0] is all of it)",
+                    percent(corpus.split[0]), counted(characters, "character"), parts.train));
   }
   TrainingStreams& t = plan.training;
   fit(t, predictions, batch, sequence, plan.notes);
@@ -103,12 +105,12 @@ StreamPlan plan_tail(const CorpusConfig& corpus, std::int64_t characters, int ba
   t.windows_per_epoch = t.stride / t.sequence;
   plan.left_out = predictions - t.windows_per_epoch * t.sequence * t.batch;
   if (plan.left_out > 0) {
-    plan.notes.push_back(fmt::format("{} at the {} not fill a window of {} and {} left out of training ({:.2f}%).",
-                                     counted(plan.left_out, "character"),
-                                     std::string(t.batch == 1 ? "lane's end" : "lanes' ends") +
-                                         (plan.left_out == 1 ? " does" : " do"),
-                                     grouped(t.sequence), plan.left_out == 1 ? "is" : "are",
-                                     100.0 * static_cast<double>(plan.left_out) / static_cast<double>(predictions)));
+    plan.notes.push_back(
+        fmt::format("{} at the {} not fill a window of {} and {} left out of training ({:.2f}%).",
+                    counted(plan.left_out, "character"),
+                    std::string(t.batch == 1 ? "lane's end" : "lanes' ends") + (plan.left_out == 1 ? " does" : " do"),
+                    grouped(t.sequence), plan.left_out == 1 ? "is" : "are",
+                    100.0 * static_cast<double>(plan.left_out) / static_cast<double>(predictions)));
   }
 
   const auto evaluate = [&](std::int64_t begin, std::int64_t end, double fraction, const char* name,
@@ -151,10 +153,11 @@ StreamPlan plan_by_stream(const CorpusConfig& corpus, std::int64_t characters, i
   plan.test_characters = parts.test * window_characters;
   plan.left_out = predictions - windows * window_characters;
   if (plan.left_out > 0) {
-    plan.notes.push_back(fmt::format("{} at the text's end {} not fill {} of {} and {} left out of all splits ({:.2f}%).",
-                                     counted(plan.left_out, "character"), plan.left_out == 1 ? "does" : "do",
-                                     counted(t.batch, "stream"), grouped(t.sequence), plan.left_out == 1 ? "is" : "are",
-                                     100.0 * static_cast<double>(plan.left_out) / static_cast<double>(predictions)));
+    plan.notes.push_back(
+        fmt::format("{} at the text's end {} not fill {} of {} and {} left out of all splits ({:.2f}%).",
+                    counted(plan.left_out, "character"), plan.left_out == 1 ? "does" : "do", counted(t.batch, "stream"),
+                    grouped(t.sequence), plan.left_out == 1 ? "is" : "are",
+                    100.0 * static_cast<double>(plan.left_out) / static_cast<double>(predictions)));
   }
 
   const auto evaluate = [&](std::int64_t first_window, std::int64_t count, double fraction, const char* name,
@@ -165,9 +168,9 @@ StreamPlan plan_by_stream(const CorpusConfig& corpus, std::int64_t characters, i
       note_missing(fraction, count, "window", name, plan.notes);
       return lanes;
     }
-    const std::int64_t available = count * t.sequence;   // in each lane
+    const std::int64_t available = count * t.sequence;  // in each lane
     const std::int64_t scored = std::clamp<std::int64_t>(validation_limit / t.batch, 1, available);
-    const std::int64_t used = std::min<std::int64_t>(t.batch, validation_limit);   // a limit below one character a lane
+    const std::int64_t used = std::min<std::int64_t>(t.batch, validation_limit);  // a limit below one character a lane
     note_limit(scored * used, available * t.batch, capital, " from the starts of its lanes", plan.notes);
     for (std::int64_t b = 0; b < used; ++b) {
       lanes.push_back({b * t.stride + first_window * t.sequence, scored});
@@ -184,9 +187,10 @@ StreamPlan plan_by_stream(const CorpusConfig& corpus, std::int64_t characters, i
 StreamPlan plan_streams(const CorpusConfig& corpus, std::int64_t characters, int batch, int sequence,
                         std::int64_t validation_limit) {
   if (batch < 1 || sequence < 1 || validation_limit < 1) {
-    throw ShapeError(fmt::format("the streams have batch {}, sequence {} and a validation limit of {}, expected at least 1 "
-                                 "each",
-                                 batch, sequence, validation_limit));
+    throw ShapeError(
+        fmt::format("the streams have batch {}, sequence {} and a validation limit of {}, expected at least 1 "
+                    "each",
+                    batch, sequence, validation_limit));
   }
   if (characters < 2) {
     throw DataError(fmt::format("the text has {}, expected at least 2: there is nothing to predict; give it more text",

@@ -46,16 +46,18 @@ class Environment {
 
  private:
   void set(const std::optional<std::string>& value) {
-    if (value) ::setenv(name_, value->c_str(), 1);
-    else ::unsetenv(name_);
+    if (value)
+      ::setenv(name_, value->c_str(), 1);
+    else
+      ::unsetenv(name_);
   }
   const char* name_;
   std::optional<std::string> old_;
 };
 
 struct ChildResult {
-  int status = 0;        // of waitpid(2)
-  std::string output;    // stderr
+  int status = 0;      // of waitpid(2)
+  std::string output;  // stderr
 };
 
 /// Runs `work` in a child process; its end there is exit code 0.
@@ -93,7 +95,7 @@ TEST_CASE("a file is mapped, hashed and indexed in one pass", "[data][corpus]") 
   const Corpus corpus = Corpus::open(at(file), [&](double f) { fractions.push_back(f); });
   CHECK(corpus.text() == "abc");
   CHECK(corpus.source() == file.string());
-  CHECK(corpus.sha256() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");   // FIPS 180-2, B.1
+  CHECK(corpus.sha256() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");  // FIPS 180-2, B.1
   CHECK(corpus.vocabulary() == Vocabulary::of("abc"));
   CHECK(fractions == std::vector<double>{1.0});
 }
@@ -137,10 +139,10 @@ TEST_CASE("a mapping lives as long as its last copy", "[data][corpus]") {
 
 TEST_CASE("texts that are only unusual work: all are bytes", "[data][corpus]") {
   const TempFolder folder;
-  const std::string text = GENERATE(as<std::string>(), "a line\r\nand another\r\n",               // CRLF
-                                    std::string("a\0b\0", 4),                                     // NUL bytes
-                                    "\xEF\xBB\xBFtext",                                           // byte order mark
-                                    "\xFF\xFE\x80 not UTF-8 \xC3",                                // invalid UTF-8
+  const std::string text = GENERATE(as<std::string>(), "a line\r\nand another\r\n",  // CRLF
+                                    std::string("a\0b\0", 4),                        // NUL bytes
+                                    "\xEF\xBB\xBFtext",                              // byte order mark
+                                    "\xFF\xFE\x80 not UTF-8 \xC3",                   // invalid UTF-8
                                     "\xC0\xAF overlong, \xED\xA0\x80 surrogate", "ab");
   const Corpus corpus = Corpus::open(at(folder.file("odd.txt", text)));
   CHECK(corpus.text() == text);
@@ -171,7 +173,7 @@ TEST_CASE("texts of faulty kinds are refused, each with what is wrong", "[data][
 
   const std::filesystem::path fifo = folder.path() / "fifo";
   REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
-  refused(fifo, "is a named pipe (FIFO)", "copy what it yields to a file");   // and does not wait for a writer
+  refused(fifo, "is a named pipe (FIFO)", "copy what it yields to a file");  // and does not wait for a writer
 
   std::filesystem::create_symlink(folder.path() / "gone", folder.path() / "dangling");
   refused(folder.path() / "dangling", "there is no such file", "check the path");
@@ -197,7 +199,7 @@ TEST_CASE("a file without permission to read is refused", "[data][corpus]") {
   std::filesystem::permissions(folder.path(), std::filesystem::perms(0755));
   std::filesystem::permissions(file, std::filesystem::perms::none);
   const ChildResult r = in_child([&] {
-    if (::geteuid() == 0 && ::setresuid(65534, 65534, 65534) != 0) ::_exit(9);   // root may read everything
+    if (::geteuid() == 0 && ::setresuid(65534, 65534, 65534) != 0) ::_exit(9);  // root may read everything
     try {
       Corpus::open(at(file));
     } catch (const DataError& e) {
@@ -279,10 +281,10 @@ TEST_CASE("a file that shrinks later ends the process with exit code 3 and a mes
   const std::filesystem::path second = folder.file("second.txt", std::string(50'000, 'a') + "b");
   const ChildResult r = in_child([&] {
     const Corpus kept = Corpus::open(at(first));
-    { const Corpus closed = Corpus::open(at(second)); }   // its place in the list of mappings is free again
+    { const Corpus closed = Corpus::open(at(second)); }  // its place in the list of mappings is free again
     const Corpus cut = Corpus::open(at(second));
     std::filesystem::resize_file(second, 0);
-    touch(kept.text().data() + 90'000);   // still there
+    touch(kept.text().data() + 90'000);  // still there
     touch(cut.text().data() + 40'000);
     ::_exit(98);
   });
@@ -310,7 +312,7 @@ TEST_CASE("a bus error that is not ours is what it would be without us", "[data]
   CHECK_FALSE(exited_with(r, 3));
   CHECK_FALSE(exited_with(r, 98));
   CHECK(r.output.find("ours.txt") == std::string::npos);
-#ifndef CHARRNN_SANITIZED   // a sanitizer's own handler is the one before ours
+#ifndef CHARRNN_SANITIZED  // a sanitizer's own handler is the one before ours
   CHECK(WIFSIGNALED(r.status));
   CHECK(WTERMSIG(r.status) == SIGBUS);
 #endif
@@ -321,7 +323,9 @@ TEST_CASE("a file of 5 GiB is indexed", "[data][corpus][.slow]") {
   const TempFolder folder;
   const std::filesystem::path file = folder.file("sparse.txt", "");
   std::filesystem::resize_file(file, std::uintmax_t{5} << 30);
-  std::fstream(file, std::ios::in | std::ios::out | std::ios::binary).seekp((std::int64_t{5} << 30) - 7).write("text", 4);
+  std::fstream(file, std::ios::in | std::ios::out | std::ios::binary)
+      .seekp((std::int64_t{5} << 30) - 7)
+      .write("text", 4);
   const Corpus corpus = Corpus::open(at(file));
   CHECK(corpus.text().size() == std::size_t{5} << 30);
   CHECK(corpus.vocabulary() == Vocabulary::of(std::string_view("\0text", 5)));

@@ -36,7 +36,8 @@ bool same(const HostWindow& a, const HostWindow& b) {
 /// Column b of a [T,B] array as characters.
 std::string lane(const Vocabulary& v, const std::vector<TokenId>& ids, int steps, int batch, int b) {
   std::string text;
-  for (int t = 0; t < steps; ++t) text.push_back(static_cast<char>(v.byte(ids[static_cast<std::size_t>(t * batch + b)])));
+  for (int t = 0; t < steps; ++t)
+    text.push_back(static_cast<char>(v.byte(ids[static_cast<std::size_t>(t * batch + b)])));
   return text;
 }
 
@@ -45,7 +46,7 @@ TEST_CASE("hello in one window: each target is the character after its input", "
   const Vocabulary v = Vocabulary::of(text);
   const StreamPlan plan = plan_streams(split(1, 0, 0), 5, 1, 4, kNoLimit);
   HostWindow w;
-  for (std::int64_t step = 1; step <= 3; ++step) {   // an epoch a step
+  for (std::int64_t step = 1; step <= 3; ++step) {  // an epoch a step
     fill_training_window(text, v, plan.training, step, w);
     CHECK(lane(v, w.ids, 4, 1, 0) == "hell");
     CHECK(lane(v, w.targets, 4, 1, 0) == "ello");
@@ -96,7 +97,7 @@ TEST_CASE("evaluation predicts each character of its lanes once and pads with we
     const std::string text = random_text(static_cast<std::size_t>(n), static_cast<std::uint64_t>(round));
     const Vocabulary v = Vocabulary::of(text);
     std::vector<LaneRange> lanes;
-    for (int b = 0; b < lanes_wanted; ++b) {   // any lanes, of any lengths, some empty
+    for (int b = 0; b < lanes_wanted; ++b) {  // any lanes, of any lengths, some empty
       const int start = draw.between(0, n - 2);
       lanes.push_back({start, draw.between(b == 0 ? 1 : 0, n - 1 - start)});
     }
@@ -181,7 +182,7 @@ TEST_CASE("what the loader's thread throws comes out of next, after the windows 
   std::string text(1000, 'a');
   text[500] = 'X';
   const TrainingStreams s = plan_streams(split(1, 0, 0), 1000, 1, 10, kNoLimit).training;
-  Loader loader(text, v, s, 46);   // window 49 predicts character 500
+  Loader loader(text, v, s, 46);  // window 49 predicts character 500
   for (int i = 0; i < 4; ++i) CHECK(loader.next().steps == 10);
   CHECK_THROWS_AS(loader.next(), DataError);
   CHECK_THROWS_AS(loader.next(), DataError);
@@ -207,7 +208,10 @@ TEST_CASE("windows beyond 4 GiB read where they should", "[data][loader]") {
   // What stands in a few places: each has bytes of its own, all else is 0.
   const std::int64_t last = s.windows_per_epoch - 1;
   const std::vector<std::int64_t> places{0,
-                                         s.offset(3, last), s.offset(4, 0), s.offset(4, last / 2), s.offset(4, last),
+                                         s.offset(3, last),
+                                         s.offset(4, 0),
+                                         s.offset(4, last / 2),
+                                         s.offset(4, last),
                                          plan.test.back().start + plan.test.back().count - 64};
   for (std::size_t i = 0; i < places.size(); ++i) {
     const std::string piece = random_text(65, i + 1);
@@ -224,13 +228,13 @@ TEST_CASE("windows beyond 4 GiB read where they should", "[data][loader]") {
   const auto expected = [&](std::size_t place) { return random_text(65, place + 1); };
 
   HostWindow w;
-  fill_training_window(text, v, s, s.windows_per_epoch, w);   // the last of an epoch
+  fill_training_window(text, v, s, s.windows_per_epoch, w);  // the last of an epoch
   CHECK(lane(v, w.ids, sequence, batch, 3) == expected(1).substr(0, 64));
   CHECK(lane(v, w.ids, sequence, batch, 4) == expected(4).substr(0, 64));
   CHECK(lane(v, w.targets, sequence, batch, 4) == expected(4).substr(1));
-  fill_training_window(text, v, s, 1 + s.windows_per_epoch, w);   // the first of the next
+  fill_training_window(text, v, s, 1 + s.windows_per_epoch, w);  // the first of the next
   CHECK(lane(v, w.ids, sequence, batch, 0) == expected(0).substr(0, 64));
-  CHECK(lane(v, w.ids, sequence, batch, 4) == expected(2).substr(0, 64));   // across the 4 GiB line
+  CHECK(lane(v, w.ids, sequence, batch, 4) == expected(2).substr(0, 64));  // across the 4 GiB line
   CHECK(lane(v, w.ids, sequence, batch, 1) == std::string(64, '\0'));
   CHECK(w.reset.size() == 5);
   fill_training_window(text, v, s, 1 + last / 2, w);

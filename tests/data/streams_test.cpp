@@ -49,8 +49,9 @@ TEST_CASE("char-rnn's numbers: tiny-shakespeare by stream", "[data][streams]") {
   CHECK(plan.validation_characters == 23 * 2500);
   CHECK(plan.validation_begin == plan.validation_end);
   CHECK(plan.left_out == 1'115'393 - 446 * 2500);
-  CHECK(notes(plan) == "393 characters at the text's end do not fill 50 streams of 50 and are left out of all splits "
-                       "(0.04%).\n");
+  CHECK(notes(plan) ==
+        "393 characters at the text's end do not fill 50 streams of 50 and are left out of all splits "
+        "(0.04%).\n");
 }
 
 TEST_CASE("a share is what its decimal number says, not what the binary one falls short of", "[data][streams]") {
@@ -64,8 +65,8 @@ TEST_CASE("a share is what its decimal number says, not what the binary one fall
       CHECK(plan.validation_characters == n * 2 / 100);
     }
   }
-  CHECK(plan_streams(split(0.9, 0.1, 0), 1009, 1, 1, kNoLimit).train_characters == 908);   // 908.1
-  CHECK(plan_streams(split(0.9, 0.1, 0), 1011, 1, 1, kNoLimit).train_characters == 909);   // 909.9
+  CHECK(plan_streams(split(0.9, 0.1, 0), 1009, 1, 1, kNoLimit).train_characters == 908);  // 908.1
+  CHECK(plan_streams(split(0.9, 0.1, 0), 1011, 1, 1, kNoLimit).train_characters == 909);  // 909.9
 }
 
 TEST_CASE("hello: five characters are one window of four", "[data][streams]") {
@@ -87,7 +88,8 @@ TEST_CASE("tiny texts get a smaller batch, then shorter windows, and say so", "[
     CHECK(plan.training.sequence == 100);
     CHECK(plan.training.windows_per_epoch == 1);
     CHECK(plan.left_out == 50);
-    CHECK_THAT(notes(plan), Contains("The 3,751 characters to train on do not fill 100 streams of 100: the batch is 37."));
+    CHECK_THAT(notes(plan),
+               Contains("The 3,751 characters to train on do not fill 100 streams of 100: the batch is 37."));
   }
   SECTION("one short stream") {
     const StreamPlan plan = plan_streams(split(1, 0, 0, by), 8, 50, 100, kNoLimit);
@@ -95,8 +97,9 @@ TEST_CASE("tiny texts get a smaller batch, then shorter windows, and say so", "[
     CHECK(plan.training.sequence == 7);
     CHECK(plan.training.windows_per_epoch == 1);
     CHECK(plan.left_out == 0);
-    CHECK(notes(plan) == "The 8 characters to train on do not fill one window of 100: the sequence is 7 and the batch 1, "
-                         "not 50.\n");
+    CHECK(notes(plan) ==
+          "The 8 characters to train on do not fill one window of 100: the sequence is 7 and the batch 1, "
+          "not 50.\n");
   }
   SECTION("the smallest text") {
     const StreamPlan plan = plan_streams(split(1, 0, 0, by), 2, 1, 1, kNoLimit);
@@ -118,20 +121,24 @@ TEST_CASE("a text or a train share with nothing to predict is refused", "[data][
 
 TEST_CASE("what is left out, missing or cut short is said in full sentences", "[data][streams]") {
   const StreamPlan tail = plan_streams(split(0.9, 0.1, 0), 10'000, 10, 100, 500);
-  CHECK(notes(tail) == "999 characters at the lanes' ends do not fill a window of 100 and are left out of training "
-                       "(11.10%).\n"
-                       "Validation scores the first 500 of the 999 characters that it could (validate.characters).\n");
+  CHECK(notes(tail) ==
+        "999 characters at the lanes' ends do not fill a window of 100 and are left out of training "
+        "(11.10%).\n"
+        "Validation scores the first 500 of the 999 characters that it could (validate.characters).\n");
   const StreamPlan missing = plan_streams(split(0.9, 0.05, 0.05), 12, 1, 9, kNoLimit);
-  CHECK(notes(missing) == "The test share of 5% comes to 0 characters, too little to predict anything: there is no test.\n");
+  CHECK(notes(missing) ==
+        "The test share of 5% comes to 0 characters, too little to predict anything: there is no test.\n");
   CHECK(missing.validation.size() == 1);
   const StreamPlan one = plan_streams(split(0.9, 0.05, 0.05), 5, 1, 2, kNoLimit);
-  CHECK(notes(one) == "1 character at the lane's end does not fill a window of 2 and is left out of training (33.33%).\n"
-                      "The validation share of 5% comes to 1 character, too little to predict anything: there is no "
-                      "validation.\n"
-                      "The test share of 5% comes to 0 characters, too little to predict anything: there is no test.\n");
+  CHECK(notes(one) ==
+        "1 character at the lane's end does not fill a window of 2 and is left out of training (33.33%).\n"
+        "The validation share of 5% comes to 1 character, too little to predict anything: there is no "
+        "validation.\n"
+        "The test share of 5% comes to 0 characters, too little to predict anything: there is no test.\n");
   const StreamPlan stream = plan_streams(split(0.5, 0.5, 0, SplitBy::kStream), 201, 10, 5, 20);
-  CHECK(notes(stream) == "Validation scores the first 20 of the 100 characters that it could from the starts of its lanes "
-                         "(validate.characters).\n");
+  CHECK(notes(stream) ==
+        "Validation scores the first 20 of the 100 characters that it could from the starts of its lanes "
+        "(validate.characters).\n");
 }
 
 TEST_CASE("a share of zero leaves the rest to the other split", "[data][streams]") {
@@ -156,7 +163,7 @@ TEST_CASE("offsets are 64-bit", "[data][streams]") {
   CHECK(tail.test.back().start > std::int64_t{1} << 32);
   CHECK(scored(tail.test) == 1'000'000);
   const StreamPlan stream = plan_streams(split(0.9, 0.05, 0.05, SplitBy::kStream), n, 1 << 20, 1 << 10, kNoLimit);
-  CHECK(stream.training.windows_per_epoch == 3);   // floor(0.9 * 4)
+  CHECK(stream.training.windows_per_epoch == 3);  // floor(0.9 * 4)
   CHECK(stream.validation.back().start == ((std::int64_t{1} << 20) - 1) * 4 * 1024 + 3 * 1024);
 }
 
@@ -179,8 +186,9 @@ TEST_CASE("no character is predicted twice, and none is lost unsaid", "[data][st
     config.split = kSplits[static_cast<std::size_t>(draw.between(0, 6))];
     config.split_by = draw.between(0, 1) == 0 ? SplitBy::kTail : SplitBy::kStream;
     const bool tail = config.split_by == SplitBy::kTail;
-    INFO("round " << round << ": " << n << " characters, " << batch << "x" << sequence << ", limit " << limit << ", split "
-                  << config.split[0] << " " << config.split[1] << " " << config.split[2] << (tail ? " tail" : " stream"));
+    INFO("round " << round << ": " << n << " characters, " << batch << "x" << sequence << ", limit " << limit
+                  << ", split " << config.split[0] << " " << config.split[1] << " " << config.split[2]
+                  << (tail ? " tail" : " stream"));
     StreamPlan plan;
     try {
       plan = plan_streams(config, n, batch, sequence, limit);
@@ -199,7 +207,7 @@ TEST_CASE("no character is predicted twice, and none is lost unsaid", "[data][st
     REQUIRE((t.sequence == sequence || t.batch == 1));
     REQUIRE(t.windows_per_epoch >= 1);
 
-    std::string by(static_cast<std::size_t>(n), '.');   // which split predicts each character
+    std::string by(static_cast<std::size_t>(n), '.');  // which split predicts each character
     bool once = true;
     const auto predict = [&](std::int64_t start, std::int64_t count, char who) {
       REQUIRE(start >= 0);
@@ -228,7 +236,7 @@ TEST_CASE("no character is predicted twice, and none is lost unsaid", "[data][st
       REQUIRE(plan.train_characters + plan.validation_characters + plan.test_characters == n);
       REQUIRE(trained + plan.left_out == plan.train_characters - 1);
       REQUIRE(t.offset(t.batch - 1, t.windows_per_epoch) < plan.train_characters);
-      REQUIRE(plan.left_out < t.batch * (t.sequence + 1));   // a rest of a window a lane, and the rest of the division
+      REQUIRE(plan.left_out < t.batch * (t.sequence + 1));  // a rest of a window a lane, and the rest of the division
       REQUIRE(plan.validation_begin == plan.train_characters);
       REQUIRE(plan.test_begin == plan.validation_end);
       REQUIRE(plan.test_end == n);
@@ -238,7 +246,7 @@ TEST_CASE("no character is predicted twice, and none is lost unsaid", "[data][st
         REQUIRE(lanes.size() <= static_cast<std::size_t>(batch));
         REQUIRE(lanes.front().start == begin);
         for (std::size_t b = 1; b < lanes.size(); ++b) {
-          REQUIRE(lanes[b].start == lanes[b - 1].start + lanes[b - 1].count);   // contiguous
+          REQUIRE(lanes[b].start == lanes[b - 1].start + lanes[b - 1].count);  // contiguous
           REQUIRE(lanes[b].count >= sequence);
         }
         REQUIRE(lanes.front().count - lanes.back().count <= 1);
@@ -256,7 +264,7 @@ TEST_CASE("no character is predicted twice, and none is lost unsaid", "[data][st
         REQUIRE(validated == plan.validation_characters);
         REQUIRE(tested == plan.test_characters);
       }
-      for (std::size_t b = 0; b < plan.validation.size(); ++b) {   // validation goes on where a lane's training ends
+      for (std::size_t b = 0; b < plan.validation.size(); ++b) {  // validation goes on where a lane's training ends
         REQUIRE(plan.validation[b].start == t.offset(static_cast<int>(b), t.windows_per_epoch));
       }
     }

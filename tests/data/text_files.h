@@ -48,9 +48,7 @@ class Draw {
     return (state_ * 0x2545F4914F6CDD1DULL) >> 16;
   }
   /// In [low, high].
-  int between(int low, int high) {
-    return low + static_cast<int>(bits() % static_cast<std::uint64_t>(high - low + 1));
-  }
+  int between(int low, int high) { return low + static_cast<int>(bits() % static_cast<std::uint64_t>(high - low + 1)); }
 
  private:
   std::uint64_t state_;

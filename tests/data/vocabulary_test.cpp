@@ -37,8 +37,9 @@ TEST_CASE("a vocabulary keeps the order that it is given", "[data][vocabulary]")
   CHECK(v.find('z') == 0);
   CHECK(v.find('a') == 1);
   CHECK(v.find(0xFF) == 2);
-  CHECK(v.decode(std::vector<TokenId>{2, 1, 0}) == "\xFF"
-                                                   "az");
+  CHECK(v.decode(std::vector<TokenId>{2, 1, 0}) ==
+        "\xFF"
+        "az");
 }
 
 TEST_CASE("a malformed vocabulary is refused", "[data][vocabulary]") {
