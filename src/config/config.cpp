@@ -106,8 +106,9 @@ bool is_group(const std::string& path) {
   std::string nearest;
   std::size_t best = SIZE_MAX;
   const auto consider = [&](const std::string& candidate) {
-    const std::size_t elsewhere = edit_distance(last(here), last(candidate)) + 1;   // the right key in the wrong group
-    const std::size_t distance = std::min(edit_distance(here, candidate), elsewhere);
+    if (here.rfind(candidate + ".", 0) == 0) return;   // the group that it stands in
+    const bool misplaced = last(here) == last(candidate);   // the right key in the wrong group
+    const std::size_t distance = misplaced ? 1 : edit_distance(here, candidate);
     if (distance < best) {
       best = distance;
       nearest = candidate;
@@ -123,12 +124,28 @@ bool is_group(const std::string& path) {
                                 shown_text(path), nearest));
 }
 
+/// A value as `{key: value}` or `[value, value]`.
+std::string flow_text(const YamlNode& node) {
+  if (node.kind == YamlNode::Kind::kScalar) return node.scalar;
+  if (node.kind == YamlNode::Kind::kEmpty) return "";
+  std::vector<std::string> parts;
+  constexpr std::size_t kMostParts = 10;   // more are not shown
+  for (const auto& [key, value] : node.map) {
+    if (parts.size() < kMostParts) parts.push_back(key + ": " + flow_text(value));
+  }
+  for (const YamlNode& item : node.list) {
+    if (parts.size() < kMostParts) parts.push_back(flow_text(item));
+  }
+  const bool is_list = node.kind == YamlNode::Kind::kList;
+  return fmt::format("{}{}{}", is_list ? "[" : "{", fmt::join(parts, ", "), is_list ? "]" : "}");
+}
+
 /// A value as a message shows it.
 std::string shown(const YamlNode& node) {
   switch (node.kind) {
     case YamlNode::Kind::kEmpty: return "empty";
-    case YamlNode::Kind::kMap: return "a group of keys";
-    case YamlNode::Kind::kList: return fmt::format("a list of {}", node.list.size());
+    case YamlNode::Kind::kMap:
+    case YamlNode::Kind::kList: return shown_text(flow_text(node));
     case YamlNode::Kind::kScalar: break;
   }
   const std::string text = shown_text(node.scalar);

@@ -33,7 +33,7 @@ class TreeBuilder final : public YAML::EventHandler {
     add(make(mark, YamlNode::Kind::kEmpty));
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
-    fail(mark, "an alias (*name) stands here; configs take none: write the value out");
+    fail(mark, path() + " is an alias (*name), expected a plain value; write it out");
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
     check(mark, tag, anchor);
@@ -68,9 +68,20 @@ class TreeBuilder final : public YAML::EventHandler {
     throw ConfigError(name_ + ":" + std::to_string(mark.line + 1) + ": " + what);
   }
 
+  /// The key whose value is being read.
+  std::string path() const {
+    std::string out;
+    for (const Level& level : levels_) {
+      if (level.key) out += (out.empty() ? "" : ".") + shown_text(level.key->scalar);
+    }
+    return out.empty() ? "the config" : out;
+  }
+
   void check(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) const {
-    if (anchor != 0) fail(mark, "an anchor (&name) stands here; configs take none: write the value out");
-    if (!tag.empty() && tag != "?" && tag != "!") fail(mark, "the tag " + shown_text(tag) + " stands here; configs take none: remove it");
+    if (anchor != 0) fail(mark, path() + " has an anchor (&name), expected a plain value; remove it");
+    if (!tag.empty() && tag != "?" && tag != "!") {
+      fail(mark, path() + " has the tag " + shown_text(tag) + ", expected a plain value; remove the tag");
+    }
   }
 
   YamlNode make(const YAML::Mark& mark, YamlNode::Kind kind) {
@@ -82,7 +93,7 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   void open(YamlNode node, const YAML::Mark& mark) {
-    if (levels_.size() >= kMaxDepth) fail(mark, "is nested more than " + std::to_string(kMaxDepth) + " deep");
+    if (levels_.size() >= kMaxDepth) fail(mark, "more than " + std::to_string(kMaxDepth) + " groups or lists are nested here, expected at most 3");
     levels_.push_back({std::move(node), {}});
   }
 
@@ -101,24 +112,28 @@ class TreeBuilder final : public YAML::EventHandler {
     if (level.node.kind == YamlNode::Kind::kList) {
       level.node.list.push_back(std::move(node));
     } else if (!level.key) {
-      if (node.kind != YamlNode::Kind::kScalar) fail_at(node.place, "a key must be a name");
-      const std::string shown = shown_text(node.scalar);
-      if (node.scalar == "<<") fail_at(node.place, "a merge key (<<) stands here; configs take none: write the keys out");
-      if (node.scalar.find('.') != std::string::npos) {
-        fail_at(node.place, "the key " + shown + " holds a dot, expected one key inside the other; write a.b as a: {b: ...}");
-      }
-      if (const YamlNode* first = level.node.find(node.scalar)) {
-        fail_at(node.place, "the key " + shown + " stands twice, first at " + first->place + "; remove one of them");
-      }
-      if (level.node.map.size() >= kMaxKeys) {
-        fail_at(node.place, "more than " + std::to_string(kMaxKeys) + " keys stand in one group, expected those of a config");
-      }
+      if (node.kind != YamlNode::Kind::kScalar) fail_at(node.place, path() + " has a key that is no name, expected name: value");
       level.key = std::move(node);
+      check_key(level);
     } else {
       if (node.kind == YamlNode::Kind::kEmpty) node.place = level.key->place;   // yaml-cpp places it on the next line
       node.place = level.key->place;   // what a person looks for, and yaml-cpp puts an empty value on the next line
       level.node.map.push_back({level.key->scalar, std::move(node)});
       level.key.reset();
+    }
+  }
+
+  void check_key(Level& level) const {
+    const YamlNode& key = *level.key;
+    if (key.scalar == "<<") fail_at(key.place, path() + " is a merge key, expected the keys themselves; write them out");
+    if (key.scalar.find('.') != std::string::npos) {
+      fail_at(key.place, path() + " has a dot in a key, expected one key inside the other; write a.b as a: {b: ...}");
+    }
+    if (const YamlNode* first = level.node.find(key.scalar)) {
+      fail_at(key.place, path() + " stands twice (first at " + first->place + "), expected once; remove one of them");
+    }
+    if (level.node.map.size() >= kMaxKeys) {
+      fail_at(key.place, "more than " + std::to_string(kMaxKeys) + " keys stand in one group, expected those of a config");
     }
   }
 

@@ -137,6 +137,24 @@ TEST_CASE("bad values are refused with place, key, value and what was expected",
   one("sample: {at: 5}\n", "sample.at");
   one("checkpoint: {keep: 0}\n", "checkpoint.keep");
   one("run: {dir: \"\"}\n", "run.dir");
+  one("run: {device: gpu}\n", "run.device");
+  one("run: {device: \"cuda:\"}\n", "run.device");
+  one("run: {device: \"cuda:-1\"}\n", "run.device");
+  one("model: {forget_bias: 1000}\n", "model.forget_bias");
+  one("train: {optimizer: {epsilon: 1e-60}}\n", "train.optimizer.epsilon");   // 0 as a float
+  one("train: {optimizer: adam}\n", "train.optimizer");
+  one("train: {optimizer: {momentum: 0.9}}\n", "train.optimizer.momentum");
+  one("train: {schedule: {kind: constant, decay: 0.9}}\n", "train.schedule.decay");
+  one("train: {schedule: {}}\n", "train.schedule");
+  one("train: {clip: {value: 1, norm: 1}}\n", "train.clip");
+  one("train: {clip: 5}\n", "train.clip");
+  one("train: {skip_limit: 0}\n", "train.skip_limit");
+  one("train: {batch: 65536, sequence: 32768}\n", "train.batch");
+  one("train: {sequence: 100000000000}\n", "train.sequence");
+  one("validate: {every: -1}\n", "validate.every");
+  one("validate:\n", "validate");
+  one("sample: {prime:}\n", "sample.prime");
+  one("sample: {length: 0}\n", "sample.length");
   one("init_from:\n", "init_from");
   one("model: {layers: 64, hidden: 65536}\n", "model.hidden");
   all.push_back({"corpus: {path: a, encoding: latin1}\n", "test.yaml:1: ", "corpus.encoding"});
@@ -155,14 +173,20 @@ TEST_CASE("bad values are refused with place, key, value and what was expected",
 
 TEST_CASE("what is not a plain config is refused, and nothing crashes or loops", "[config]") {
   CHECK(holds(message_of(kBase + "model: {hiden: 5}\n"), "test.yaml:2: model.hiden is not a key; the nearest known key is model.hidden"));
-  CHECK(holds(message_of(kBase + "modle: {hidden: 5}\n"), "nearest known key is model"));
-  CHECK(holds(message_of("corpus:\n  path: a\n  path: b\n"), "test.yaml:3: the key path stands twice, first at test.yaml:2"));
+  CHECK(holds(message_of(kBase + "modle: {hidden: 5}\n"), "nearest known key is model "));
+  CHECK(holds(message_of(kBase + "hidden: 5\n"), "test.yaml:2: hidden is not a key; the nearest known key is model.hidden "));
+  CHECK(holds(message_of(kBase + "train: {learning_rate: 1}\n"), "nearest known key is train.optimizer.learning_rate "));
+  CHECK(holds(message_of(kBase + "model.hidden: 5\n"), "test.yaml:2: model.hidden has a dot in a key"));
+  CHECK(holds(message_of(kBase + "model: {layers: 1}\nmodel: {hidden: 2}\n"), "test.yaml:3: model stands twice (first at test.yaml:2)"));
+  CHECK(holds(message_of(kBase + "\"x\\e[31m\\n\": 1\n"), "test.yaml:2: x\\x1b[31m\\n is not a key"));   // one line, no escapes
+  CHECK(holds(message_of("corpus:\n  path: a\n  path: b\n"), "test.yaml:3: corpus.path stands twice (first at test.yaml:2), expected once"));
+  CHECK(holds(message_of(kBase + "model: {hidden: &x 5}\n"), "test.yaml:2: model.hidden has an anchor"));
   CHECK(holds(message_of("a: &x [*x]\n"), "anchor"));
   CHECK(holds(message_of("a: &x 1\nb: *x\n"), "anchor"));
   CHECK(holds(message_of("a: *x\n"), "test.yaml:1"));
   CHECK(holds(message_of(kBase + "<<: {a: 1}\n"), "<<"));
-  CHECK(holds(message_of(kBase + "model: !!python/object:os.system {}\n"), "tag"));
-  CHECK(holds(message_of(kBase + "model: {hidden: !!int 5}\n"), "tag"));
+  CHECK(holds(message_of(kBase + "model: !!python/object:os.system {}\n"), "test.yaml:2: model has the tag"));
+  CHECK(holds(message_of(kBase + "model: {hidden: !!int 5}\n"), "test.yaml:2: model.hidden has the tag"));
   CHECK(holds(message_of(kBase + "---\n" + kBase), "second document"));
   CHECK(holds(message_of(kBase + "model: {hidden: 5\n"), "test.yaml:"));
   CHECK(holds(message_of(std::string(100000, '[')), "test.yaml:1"));
@@ -175,6 +199,58 @@ TEST_CASE("what is not a plain config is refused, and nothing crashes or loops",
   std::string bomb = "a0: &a0 [x]\n";
   for (int i = 1; i < 9; ++i) bomb += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [*a0, *a0]\n";
   CHECK(holds(message_of(bomb), "anchor"));
+  std::string many_keys, many_values = kBase + "sample: {at: [";
+  for (int i = 0; i < 90'000; ++i) many_keys += "k" + std::to_string(i) + ": 1\n", many_values += "1,";
+  CHECK(holds(message_of(many_keys), "test.yaml:501: more than 500 keys"));
+  CHECK(holds(message_of(many_values + "1]}\n"), "sample.at is [1, 1, "));
+  for (const char c : std::string("[{-?:!&*%|>'\",#\t\r ")) {   // a mebibyte of one character, or of it and a space
+    const std::string pair = std::string(1, c) + " ";
+    std::string pairs;
+    for (int i = 0; i < (1 << 16); ++i) pairs += pair;
+    INFO(c);
+    CHECK(holds(message_of(std::string(1 << 18, c)), "test.yaml"));
+    CHECK(holds(message_of(pairs), "test.yaml"));
+  }
+}
+
+TEST_CASE("an empty value is reported at its key, a list and a group as they stand", "[config]") {
+  CHECK(message_of("corpus: {path: a}\nmodel:\n  hidden:\n\n  layers: 2\n") ==
+        "test.yaml:3: model.hidden is empty, expected a whole number from 1 to 65536");
+  CHECK(holds(message_of(kBase + "corpus2:\n  path: x\n"), "test.yaml:2: corpus2 is not a key"));
+  CHECK(holds(message_of("corpus: {path: a, split: [0.5, 0.6, 0.1]}\n"), "corpus.split is [0.5, 0.6, 0.1], expected three numbers"));
+  CHECK(holds(message_of(kBase + "model: {init: {uniform: 0}}\n"), "model.init is {uniform: 0}, expected {uniform: x}"));
+  CHECK(holds(message_of(kBase + "run: {dir: \"a\\nb\\0\"}\n"), "run.dir is \"a\\nb\\x00\", expected"));
+}
+
+TEST_CASE("the largest that is read can be written and read again", "[config]") {
+  std::string text;
+  for (int i = 0; i < 65'536; ++i) text += static_cast<char>(i % 31 + 1);
+  Config c = parse_config(kBase, "x");
+  c.corpus.path.clear();
+  c.corpus.text = c.sample.prime = text;
+  c.sample.at.assign(10'000, INT64_MAX);
+  const Config again = parse_config(to_yaml(c), "y");
+  CHECK(again.corpus.text == text);
+  CHECK(again.sample.prime == text);
+  CHECK(again.sample.at == c.sample.at);
+  c.sample.prime += "x";
+  CHECK(holds(message_of(to_yaml(c)), "sample.prime"));
+  c.sample.prime = "\xff";   // not UTF-8: no YAML could hold it
+  CHECK_THROWS_WITH(to_yaml(c), Catch::Contains("sample.prime is not UTF-8"));
+}
+
+TEST_CASE("numbers are written so that they read back as the same bits", "[config]") {
+  Config c = parse_config(kBase, "x");
+  for (const double value : {0.1, 1.0 / 3, 1e-30, 1e30, 4.9406564584124654e-17, 123456789.123456789, 2.0}) {
+    c.train.optimizer.learning_rate = c.train.optimizer.epsilon = c.train.clip.threshold = c.model.init.scale = value;
+    const Config again = parse_config(to_yaml(c), "y");
+    CHECK(again.train.optimizer.learning_rate == value);
+    CHECK(again.train.optimizer.epsilon == value);
+    CHECK(again.train.clip.threshold == value);
+    CHECK(again.model.init.scale == value);
+  }
+  c.corpus.split = {1.0 / 3, 1.0 / 3, 1.0 / 3};
+  CHECK(parse_config(to_yaml(c), "y").corpus.split == c.corpus.split);
 }
 
 TEST_CASE("files that are not there or not files are refused with where was looked", "[config]") {
@@ -201,6 +277,14 @@ TEST_CASE("--set overrides single keys and whole values, and is held to the same
 
   CHECK(holds(message_of(base, {"model.hiden=5"}), "--set model.hiden: model.hiden is not a key; the nearest known key is model.hidden"));
   CHECK(holds(message_of(base, {"model.hidden=big"}), "--set model.hidden: model.hidden is big, expected a whole number"));
+  CHECK(holds(message_of(base, {"model.hidden="}), "--set model.hidden: model.hidden is empty, expected"));
+  CHECK(holds(message_of(base, {"model.hidden.x=1"}), "model.hidden.x is not a key"));
+  CHECK(holds(message_of(base, {"model={hiden: 5}"}), "--set model: model.hiden is not a key"));
+  CHECK(holds(message_of(base, {"corpus.path=\"a"}), "--set corpus.path:1: is not YAML"));
+  CHECK(holds(message_of("- 1\n", {"model.hidden=3"}), "test.yaml:1: the config is [1], expected a group"));
+  CHECK(holds(message_of(kBase + "model: [1]\n", {"model.hidden=3"}), "test.yaml:2: model is [1], expected a group"));
+  CHECK(parse_config(kBase + "train: {schedule: none}\n", "x", {"train.schedule.decay=0.5"}).train.schedule.decay == 0.5);
+  CHECK(parse_config(kBase + "model:\n", "x", {"model.hidden=3"}).model.hidden == 3);
   CHECK(holds(message_of(base, {"model.hidden"}), "expected key.path=value"));
   CHECK(holds(message_of(base, {"=5"}), "expected key.path=value"));
   CHECK(holds(message_of(base, {"model=5"}), "model"));
