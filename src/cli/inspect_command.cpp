@@ -60,7 +60,9 @@ void print_tables(const CheckpointSummary& summary) {
             {"parameters", format_count(static_cast<std::int64_t>(summary.parameter_count))},
             {"vocabulary", characters(summary.vocabulary)}};
   for (const auto& [file, hash] : summary.hashes) rows.emplace_back("sha256 " + file, hash);
-  for (const auto& row : summary.state) rows.push_back(row);
+  for (const auto& row : summary.state) {
+    if (row.first != "step") rows.push_back(row);  // stands above
+  }
   std::vector<std::vector<std::string>> table{{"file", "tensor", "dtype", "shape"}};
   for (const auto& tensor : summary.tensors) {
     table.push_back({tensor.file, tensor.name, tensor.dtype, dimensions(tensor.shape)});
