@@ -129,6 +129,8 @@ void check_length(const std::string& name, std::int64_t characters) {
 class FileDescriptor {
  public:
   explicit FileDescriptor(int fd) noexcept : fd_(fd) {}
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
   FileDescriptor(FileDescriptor&& o) noexcept : fd_(std::exchange(o.fd_, -1)) {}
   ~FileDescriptor() {
     if (fd_ >= 0) ::close(fd_);
@@ -307,8 +309,8 @@ std::filesystem::path data_folder() {
 std::filesystem::path find_corpus(const std::string& path) {
   if (path.empty() || path.find('\0') != std::string::npos) return path;  // open_text_file says what is wrong with it
   if (is_there(path)) return path;
-  const std::filesystem::path in_folder = data_folder() / path;
   if (std::filesystem::path(path).is_absolute()) refuse_missing(path);
+  std::filesystem::path in_folder = data_folder() / path;
   if (is_there(in_folder)) return in_folder;
   throw DataError(
       fmt::format("{}: there is no such file here ({}) nor in the data folder ({}), expected a text; check "
