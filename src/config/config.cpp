@@ -58,8 +58,8 @@ std::string_view name_of(ScheduleConfig::Kind kind) {
 namespace {
 
 constexpr const char* kSchedule = "train.schedule";
-constexpr std::int64_t kMaxCharacters = INT32_MAX;   // a step: rows of the largest matrices
-constexpr double kMaxParameters = 1e12;   // 4 TB of weights: far above any machine, far below 2^63 bytes
+constexpr std::int64_t kMaxCharacters = INT32_MAX;  // a step: rows of the largest matrices
+constexpr double kMaxParameters = 1e12;             // 4 TB of weights: far above any machine, far below 2^63 bytes
 
 std::vector<std::string> split_path(const std::string& path) {
   std::vector<std::string> parts(1);
@@ -100,14 +100,14 @@ bool is_group(const std::string& path) {
 }
 
 [[noreturn]] void unknown_key(const std::string& place, const std::string& path) {
-  constexpr std::size_t kLongest = 200;   // of what is worth comparing
+  constexpr std::size_t kLongest = 200;  // of what is worth comparing
   const std::string here = path.substr(0, kLongest);
-  const auto last = [](const std::string& p) { return p.substr(p.rfind('.') + 1); };   // npos + 1 is 0
+  const auto last = [](const std::string& p) { return p.substr(p.rfind('.') + 1); };  // npos + 1 is 0
   std::string nearest;
   std::size_t best = SIZE_MAX;
   const auto consider = [&](const std::string& candidate) {
-    if (here.rfind(candidate + ".", 0) == 0) return;   // the group that it stands in
-    const bool misplaced = last(here) == last(candidate);   // the right key in the wrong group
+    if (here.rfind(candidate + ".", 0) == 0) return;       // the group that it stands in
+    const bool misplaced = last(here) == last(candidate);  // the right key in the wrong group
     const std::size_t distance = misplaced ? 1 : edit_distance(here, candidate);
     if (distance < best) {
       best = distance;
@@ -129,7 +129,7 @@ std::string flow_text(const YamlNode& node) {
   if (node.kind == YamlNode::Kind::kScalar) return node.scalar;
   if (node.kind == YamlNode::Kind::kEmpty) return "";
   std::vector<std::string> parts;
-  constexpr std::size_t kMostParts = 10;   // more are not shown
+  constexpr std::size_t kMostParts = 10;  // more are not shown
   for (const auto& [key, value] : node.map) {
     if (parts.size() < kMostParts) parts.push_back(key + ": " + flow_text(value));
   }
@@ -191,7 +191,7 @@ void Reader::override_with(const std::string& assignment) {
   std::string group;
   for (const std::string& part : split_path(path)) {
     if (node->kind == YamlNode::Kind::kEmpty || (group == kSchedule && node->kind == YamlNode::Kind::kScalar)) {
-      node->kind = YamlNode::Kind::kMap;   // a group that is empty, or says `schedule: none`, makes room for its keys
+      node->kind = YamlNode::Kind::kMap;  // a group that is empty, or says `schedule: none`, makes room for its keys
       node->scalar.clear();
     }
     if (node->kind != YamlNode::Kind::kMap) {
@@ -210,7 +210,7 @@ void Reader::override_with(const std::string& assignment) {
   }
   *node = std::move(value);
   if (path != "corpus.text" && path != "corpus.path") return;
-  auto& corpus = root_.find("corpus")->map;   // the one replaces the other
+  auto& corpus = root_.find("corpus")->map;  // the one replaces the other
   const std::string other = path == "corpus.text" ? "path" : "text";
   corpus.erase(std::remove_if(corpus.begin(), corpus.end(), [&](const auto& entry) { return entry.key == other; }),
                corpus.end());
@@ -223,7 +223,7 @@ void Reader::check_names(const YamlNode& node, const std::string& path) const {
     if (!is_group(full)) unknown_key(child.place, full);
     if (child.kind == YamlNode::Kind::kMap) {
       check_names(child, full);
-    } else if (full != kSchedule) {   // `schedule: none` and the like are read below
+    } else if (full != kSchedule) {  // `schedule: none` and the like are read below
       throw ConfigError(fmt::format("{}: {} is {}, expected a group of keys", child.place, full, shown(child)));
     }
   }
@@ -249,18 +249,20 @@ void Reader::infer_schedule_kind() {
     if (schedule->find("kind") != nullptr) return;
     const bool decays = schedule->find("decay") != nullptr || schedule->find("after_epoch") != nullptr;
     if (!decays) {
-      throw ConfigError(fmt::format("{}: {} has no kind, expected decay and after_epoch, or kind: cosine | plateau | "
-                                    "constant",
-                                    schedule->place, kSchedule));
+      throw ConfigError(
+          fmt::format("{}: {} has no kind, expected decay and after_epoch, or kind: cosine | plateau | "
+                      "constant",
+                      schedule->place, kSchedule));
     }
     kind.scalar = "decay";
-  } else if (schedule->kind == YamlNode::Kind::kScalar && (schedule->scalar == "none" || schedule->scalar == "constant")) {
+  } else if (schedule->kind == YamlNode::Kind::kScalar &&
+             (schedule->scalar == "none" || schedule->scalar == "constant")) {
     kind.scalar = "constant";
     schedule->kind = YamlNode::Kind::kMap;
     schedule->scalar.clear();
   } else {
-    throw ConfigError(fmt::format("{}: {} is {}, expected a group of keys, or none", schedule->place, kSchedule,
-                                  shown(*schedule)));
+    throw ConfigError(
+        fmt::format("{}: {} is {}, expected a group of keys, or none", schedule->place, kSchedule, shown(*schedule)));
   }
   schedule->map.insert(schedule->map.begin(), {"kind", std::move(kind)});
 }
@@ -287,9 +289,10 @@ Config Reader::read() {
     if (key.applies && !key.applies(config)) {
       if (!node->overridden && replaced_choice(key)) continue;
       const bool of_schedule = key.path.rfind(kSchedule, 0) == 0;
-      throw ConfigError(fmt::format("{}: {} does not go with {} {}; remove it", node->place, key.path,
-                                    of_schedule ? "the schedule" : "the optimizer",
-                                    of_schedule ? name_of(config.train.schedule.kind) : name_of(config.train.optimizer.name)));
+      throw ConfigError(
+          fmt::format("{}: {} does not go with {} {}; remove it", node->place, key.path,
+                      of_schedule ? "the schedule" : "the optimizer",
+                      of_schedule ? name_of(config.train.schedule.kind) : name_of(config.train.optimizer.name)));
     }
     if (!key.read(config, *node)) {
       throw ConfigError(fmt::format("{}: {} is {}, expected {}", node->place, key.path, shown(*node), key.expected));
@@ -307,24 +310,26 @@ void Reader::check_whole(const Config& c) {
     throw ConfigError(name_ + ": corpus.path is missing, expected the name of the text to train on (or corpus.text)");
   }
   if (path != nullptr && text != nullptr) {
-    throw ConfigError(fmt::format("{}: corpus.text stands beside corpus.path ({}), expected one of them", text->place,
-                                  path->place));
+    throw ConfigError(
+        fmt::format("{}: corpus.text stands beside corpus.path ({}), expected one of them", text->place, path->place));
   }
   const std::int64_t characters = std::int64_t{c.train.batch} * c.train.sequence;
   if (characters > kMaxCharacters) {
     const YamlNode* node = find("train.batch");
-    if (node == nullptr) node = find("train.sequence");   // one of them, since the defaults' product is small
-    throw ConfigError(fmt::format("{}: train.batch is {} and train.sequence {}, which makes {} characters a step, expected at "
-                                  "most {}",
-                                  node->place, c.train.batch, c.train.sequence, characters, kMaxCharacters));
+    if (node == nullptr) node = find("train.sequence");  // one of them, since the defaults' product is small
+    throw ConfigError(
+        fmt::format("{}: train.batch is {} and train.sequence {}, which makes {} characters a step, expected at "
+                    "most {}",
+                    node->place, c.train.batch, c.train.sequence, characters, kMaxCharacters));
   }
   const double h = c.model.hidden, parameters = c.model.layers * (2 * gate_count(c.model.cell) * h * (h + 256));
   if (parameters > kMaxParameters) {
     const YamlNode* const hidden = find("model.hidden");
-    throw ConfigError(fmt::format("{}: model.hidden is {}, which makes {:.3g} parameters with {} layers, expected at most "
-                                  "{:.0e}",
-                                  hidden == nullptr ? name_ : hidden->place, c.model.hidden, parameters, c.model.layers,
-                                  kMaxParameters));
+    throw ConfigError(
+        fmt::format("{}: model.hidden is {}, which makes {:.3g} parameters with {} layers, expected at most "
+                    "{:.0e}",
+                    hidden == nullptr ? name_ : hidden->place, c.model.hidden, parameters, c.model.layers,
+                    kMaxParameters));
   }
 }
 
@@ -339,11 +344,12 @@ Config parse_config(const std::string& yaml, const std::string& name, const std:
 Config read_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
   std::error_code error;
   const auto status = std::filesystem::status(file, error);
-  if (!std::filesystem::exists(status)) throw ConfigError(file.string() + ": there is no such file; --config takes a YAML file");
+  if (!std::filesystem::exists(status))
+    throw ConfigError(file.string() + ": there is no such file; --config takes a YAML file");
   if (std::filesystem::is_directory(status)) throw ConfigError(file.string() + ": is a folder, expected a YAML file");
   std::ifstream in(file, std::ios::binary);
   if (!in) throw ConfigError(file.string() + ": cannot be read; look at its permissions");
-  constexpr std::size_t kReadAtMost = (1 << 20) + 1;   // one byte over what parse_yaml takes
+  constexpr std::size_t kReadAtMost = (1 << 20) + 1;  // one byte over what parse_yaml takes
   std::string text(kReadAtMost, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<std::size_t>(in.gcount()));
@@ -352,14 +358,14 @@ Config read_config(const std::filesystem::path& file, const std::vector<std::str
 
 std::string to_yaml(const Config& config) {
   std::string out;
-  std::vector<std::string> open;   // groups that the last key lay in
+  std::vector<std::string> open;  // groups that the last key lay in
   for (const ConfigKey& key : config_keys()) {
     if (key.applies && !key.applies(config)) continue;
     const std::string value = key.write(config);
     if (value.empty()) continue;
     if (const std::size_t at = invalid_utf8(value); at != std::string::npos) {
-      throw ConfigError(fmt::format("{} is not UTF-8 (byte {}), expected what a YAML file can hold; use another name", key.path,
-                                    at));
+      throw ConfigError(
+          fmt::format("{} is not UTF-8 (byte {}), expected what a YAML file can hold; use another name", key.path, at));
     }
     std::vector<std::string> parts = split_path(key.path);
     const std::string name = parts.back();
@@ -387,10 +393,10 @@ std::vector<std::string> training_differences(const Config& here, const Config& 
   for (const ConfigKey& key : config_keys()) {
     if (!key.fixed) continue;
     const bool applies_here = !key.applies || key.applies(here), applies_there = !key.applies || key.applies(there);
-    if (!applies_here || !applies_there) continue;   // the choice itself differs, and is named
+    if (!applies_here || !applies_there) continue;  // the choice itself differs, and is named
     if (key.path == "train.precision" &&
         (here.train.precision == Precision::kAuto || there.train.precision == Precision::kAuto)) {
-      continue;   // a change of the device's choice is told as a change of machine
+      continue;  // a change of the device's choice is told as a change of machine
     }
     const std::string a = key.write(here), b = key.write(there);
     if (a != b) differences.push_back(fmt::format("{} is {} here, {} in the checkpoint", key.path, a, b));

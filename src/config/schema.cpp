@@ -71,7 +71,7 @@ std::string quote(const std::string& text) {
         if (byte < 0x20 || byte == 0x7F) {
           out += fmt::format("\\x{:02x}", byte);
         } else {
-          out += c;   // a part of UTF-8
+          out += c;  // a part of UTF-8
         }
     }
   }
@@ -108,7 +108,7 @@ ConfigKey number(std::string path, std::string comment, Bound below, double low,
   key.path = std::move(path);
   key.comment = std::move(comment);
   key.expected = fmt::format("a number in {}{}, {}{}", below == Bound::kOpen ? '(' : '[', low, high,
-                                   above == Bound::kOpen ? ')' : ']');
+                             above == Bound::kOpen ? ')' : ']');
   key.read = [=](Config& c, const YamlNode& node) {
     const auto value = parse_number<double>(node);
     if (!value || *value < low || *value > high) return false;
@@ -322,7 +322,8 @@ ConfigKey corpus_text_key() {
   ConfigKey key;
   key.path = "corpus.text";
   key.comment = "the text itself";
-  key.expected = fmt::format("a text of at most {} bytes; a longer one goes into a file, named by corpus.path", kLongestText);
+  key.expected =
+      fmt::format("a text of at most {} bytes; a longer one goes into a file, named by corpus.path", kLongestText);
   key.read = [](Config& c, const YamlNode& node) {
     if (!is_text(node)) return false;
     c.corpus.text = node.scalar;
@@ -333,7 +334,8 @@ ConfigKey corpus_text_key() {
 }
 
 ConfigKey encoding_key() {
-  ConfigKey key = text("corpus.encoding", "what a character is", "bytes", [](Config& c) -> auto& { return c.corpus.encoding; });
+  ConfigKey key = text(
+      "corpus.encoding", "what a character is", "bytes", [](Config & c) -> auto& { return c.corpus.encoding; });
   const auto read = key.read;
   key.read = [read](Config& c, const YamlNode& node) { return node.scalar == "bytes" && read(c, node); };
   key.write = [](const Config& c) { return c.corpus.encoding; };
@@ -341,9 +343,10 @@ ConfigKey encoding_key() {
 }
 
 ConfigKey prime_key() {
-  ConfigKey key = text("sample.prime", "what samples start from; empty: a random character",
-                       fmt::format("a text of at most {} bytes, in quotes", kLongestText),
-                       [](Config& c) -> auto& { return c.sample.prime; });
+  ConfigKey key = text(
+      "sample.prime", "what samples start from; empty: a random character",
+      fmt::format("a text of at most {} bytes, in quotes", kLongestText),
+      [](Config & c) -> auto& { return c.sample.prime; });
   key.read = [](Config& c, const YamlNode& node) {
     if (!is_text(node)) return false;
     c.sample.prime = node.scalar;
@@ -368,8 +371,9 @@ ConfigKey init_from_key() {
 }
 
 ConfigKey device_key() {
-  ConfigKey key = text("run.device", "auto | cpu | cuda | cuda:N", "auto, cpu, cuda or cuda:N",
-                       [](Config& c) -> auto& { return c.run.device; });
+  ConfigKey key = text(
+      "run.device", "auto | cpu | cuda | cuda:N", "auto, cpu, cuda or cuda:N",
+      [](Config & c) -> auto& { return c.run.device; });
   const auto read = key.read;
   key.read = [read](Config& c, const YamlNode& node) { return is_device(node.scalar) && read(c, node); };
   key.write = [](const Config& c) { return c.run.device; };
@@ -395,86 +399,121 @@ std::vector<ConfigKey> make_keys() {
       corpus_text_key(),
       encoding_key(),
       split_key(),
-      choice<SplitBy>("corpus.split_by", "tail: the end is held out | stream: the last windows of each lane",
-                      {SplitBy::kTail, SplitBy::kStream}, [](Config& c) -> auto& { return c.corpus.split_by; }),
+      choice<SplitBy>(
+          "corpus.split_by", "tail: the end is held out | stream: the last windows of each lane",
+          {SplitBy::kTail, SplitBy::kStream}, [](Config & c) -> auto& { return c.corpus.split_by; }),
       cell_key(),
       nonlinearity_key(),
-      whole("model.layers", "", 1, kMaxLayers, [](Config& c) -> auto& { return c.model.layers; }),
-      whole("model.hidden", "units a layer", 1, kMaxHidden, [](Config& c) -> auto& { return c.model.hidden; }),
-      number("model.dropout", "between layers and before the output", Bound::kClosed, 0, 1, Bound::kOpen,
-             [](Config& c) -> auto& { return c.model.dropout; }),
-      number("model.forget_bias", "of the lstm cell", Bound::kClosed, -100, 100, Bound::kClosed,
-             [](Config& c) -> auto& { return c.model.forget_bias; }),
+      whole(
+          "model.layers", "", 1, kMaxLayers, [](Config & c) -> auto& { return c.model.layers; }),
+      whole(
+          "model.hidden", "units a layer", 1, kMaxHidden, [](Config & c) -> auto& { return c.model.hidden; }),
+      number(
+          "model.dropout", "between layers and before the output", Bound::kClosed, 0, 1, Bound::kOpen,
+          [](Config & c) -> auto& { return c.model.dropout; }),
+      number(
+          "model.forget_bias", "of the lstm cell", Bound::kClosed, -100, 100, Bound::kClosed,
+          [](Config & c) -> auto& { return c.model.forget_bias; }),
       init_key(),
-      whole("train.batch", "lanes", 1, kMaxBatch, [](Config& c) -> auto& { return c.train.batch; }),
-      whole("train.sequence", "characters of truncated back-propagation", 1, kMaxSteps,
-            [](Config& c) -> auto& { return c.train.sequence; }),
-      whole("train.epochs", "", 1, 1'000'000'000, [](Config& c) -> auto& { return c.train.epochs; }),
-      choice<Optimizer>("train.optimizer.name", "rmsprop | adam | adagrad | sgd",
-                        {Optimizer::kRmsprop, Optimizer::kAdam, Optimizer::kAdagrad, Optimizer::kSgd},
-                        [](Config& c) -> auto& { return c.train.optimizer.name; }),
-      positive("train.optimizer.learning_rate", "", [](Config& c) -> auto& { return c.train.optimizer.learning_rate; }),
-      only_for(number("train.optimizer.decay_rate", "of the mean square", Bound::kClosed, 0, 1, Bound::kOpen,
-                      [](Config& c) -> auto& { return c.train.optimizer.decay_rate; }),
+      whole(
+          "train.batch", "lanes", 1, kMaxBatch, [](Config & c) -> auto& { return c.train.batch; }),
+      whole(
+          "train.sequence", "characters of truncated back-propagation", 1, kMaxSteps,
+          [](Config & c) -> auto& { return c.train.sequence; }),
+      whole(
+          "train.epochs", "", 1, 1'000'000'000, [](Config & c) -> auto& { return c.train.epochs; }),
+      choice<Optimizer>(
+          "train.optimizer.name", "rmsprop | adam | adagrad | sgd",
+          {Optimizer::kRmsprop, Optimizer::kAdam, Optimizer::kAdagrad, Optimizer::kSgd},
+          [](Config & c) -> auto& { return c.train.optimizer.name; }),
+      positive(
+          "train.optimizer.learning_rate", "", [](Config & c) -> auto& { return c.train.optimizer.learning_rate; }),
+      only_for(number(
+                   "train.optimizer.decay_rate", "of the mean square", Bound::kClosed, 0, 1, Bound::kOpen,
+                   [](Config & c) -> auto& { return c.train.optimizer.decay_rate; }),
                Optimizer::kRmsprop),
-      only_for(number("train.optimizer.beta1", "of the mean", Bound::kClosed, 0, 1, Bound::kOpen,
-                      [](Config& c) -> auto& { return c.train.optimizer.beta1; }),
+      only_for(number(
+                   "train.optimizer.beta1", "of the mean", Bound::kClosed, 0, 1, Bound::kOpen,
+                   [](Config & c) -> auto& { return c.train.optimizer.beta1; }),
                Optimizer::kAdam),
-      only_for(number("train.optimizer.beta2", "of the mean square", Bound::kClosed, 0, 1, Bound::kOpen,
-                      [](Config& c) -> auto& { return c.train.optimizer.beta2; }),
+      only_for(number(
+                   "train.optimizer.beta2", "of the mean square", Bound::kClosed, 0, 1, Bound::kOpen,
+                   [](Config & c) -> auto& { return c.train.optimizer.beta2; }),
                Optimizer::kAdam),
-      only_for(number("train.optimizer.momentum", "", Bound::kClosed, 0, 1, Bound::kOpen,
-                      [](Config& c) -> auto& { return c.train.optimizer.momentum; }),
+      only_for(number(
+                   "train.optimizer.momentum", "", Bound::kClosed, 0, 1, Bound::kOpen,
+                   [](Config & c) -> auto& { return c.train.optimizer.momentum; }),
                Optimizer::kSgd),
-      positive("train.optimizer.epsilon", "", [](Config& c) -> auto& { return c.train.optimizer.epsilon; }),
-      choice<Schedule>("train.schedule.kind", "constant | decay | cosine | plateau",
-                       {Schedule::kConstant, Schedule::kDecay, Schedule::kCosine, Schedule::kPlateau},
-                       [](Config& c) -> auto& { return c.train.schedule.kind; }),
-      only_for(number("train.schedule.decay", "factor at each epoch's end ...", Bound::kOpen, 0, 1, Bound::kClosed,
-                      [](Config& c) -> auto& { return c.train.schedule.decay; }),
+      positive(
+          "train.optimizer.epsilon", "", [](Config & c) -> auto& { return c.train.optimizer.epsilon; }),
+      choice<Schedule>(
+          "train.schedule.kind", "constant | decay | cosine | plateau",
+          {Schedule::kConstant, Schedule::kDecay, Schedule::kCosine, Schedule::kPlateau},
+          [](Config & c) -> auto& { return c.train.schedule.kind; }),
+      only_for(number(
+                   "train.schedule.decay", "factor at each epoch's end ...", Bound::kOpen, 0, 1, Bound::kClosed,
+                   [](Config & c) -> auto& { return c.train.schedule.decay; }),
                Schedule::kDecay),
-      only_for(whole("train.schedule.after_epoch", "... from the end of this epoch on", 1, 1'000'000'000,
-                     [](Config& c) -> auto& { return c.train.schedule.after_epoch; }),
+      only_for(whole(
+                   "train.schedule.after_epoch", "... from the end of this epoch on", 1, 1'000'000'000,
+                   [](Config & c) -> auto& { return c.train.schedule.after_epoch; }),
                Schedule::kDecay),
-      only_for(whole("train.schedule.warmup_steps", "linear from 0", 0, kAny,
-                     [](Config& c) -> auto& { return c.train.schedule.warmup_steps; }),
+      only_for(whole(
+                   "train.schedule.warmup_steps", "linear from 0", 0, kAny,
+                   [](Config & c) -> auto& { return c.train.schedule.warmup_steps; }),
                Schedule::kCosine),
-      only_for(number("train.schedule.final", "share of the learning rate at the last step", Bound::kClosed, 0, 1,
-                      Bound::kClosed, [](Config& c) -> auto& { return c.train.schedule.final_fraction; }),
+      only_for(number(
+                   "train.schedule.final", "share of the learning rate at the last step", Bound::kClosed, 0, 1,
+                   Bound::kClosed, [](Config & c) -> auto& { return c.train.schedule.final_fraction; }),
                Schedule::kCosine),
-      only_for(number("train.schedule.factor", "when validation gets no better", Bound::kOpen, 0, 1, Bound::kOpen,
-                      [](Config& c) -> auto& { return c.train.schedule.factor; }),
+      only_for(number(
+                   "train.schedule.factor", "when validation gets no better", Bound::kOpen, 0, 1, Bound::kOpen,
+                   [](Config & c) -> auto& { return c.train.schedule.factor; }),
                Schedule::kPlateau),
-      only_for(whole("train.schedule.patience", "validations without improvement before that", 0, 1'000'000,
-                     [](Config& c) -> auto& { return c.train.schedule.patience; }),
+      only_for(whole(
+                   "train.schedule.patience", "validations without improvement before that", 0, 1'000'000,
+                   [](Config & c) -> auto& { return c.train.schedule.patience; }),
                Schedule::kPlateau),
       clip_key(),
       seed_key(),
-      choice<Precision>("train.precision", "auto is the fastest that the device has and we implement",
-                        {Precision::kAuto, Precision::kFp32, Precision::kBf16, Precision::kTf32, Precision::kFp16},
-                        [](Config& c) -> auto& { return c.train.precision; }),
-      whole("train.skip_limit", "updates skipped in a row for NaN or infinity before the run ends", 1, 1'000'000'000,
-            [](Config& c) -> auto& { return c.train.skip_limit; }),
-      whole("validate.every", "steps; 0: only at the end", 0, kAny, [](Config& c) -> auto& { return c.validate.every; }),
-      whole("validate.characters", "at most so many, always the same", 1, kAny,
-            [](Config& c) -> auto& { return c.validate.characters; }),
-      whole("validate.patience", "validations without improvement before the run ends; 0: never", 0, 1'000'000'000,
-            [](Config& c) -> auto& { return c.validate.patience; }),
-      whole("checkpoint.every", "steps; 0: only at the end", 0, kAny, [](Config& c) -> auto& { return c.checkpoint.every; }),
-      whole("checkpoint.keep", "the newest so many, besides the best", 1, 1'000'000,
-            [](Config& c) -> auto& { return c.checkpoint.keep; }),
+      choice<Precision>(
+          "train.precision", "auto is the fastest that the device has and we implement",
+          {Precision::kAuto, Precision::kFp32, Precision::kBf16, Precision::kTf32, Precision::kFp16},
+          [](Config & c) -> auto& { return c.train.precision; }),
+      whole(
+          "train.skip_limit", "updates skipped in a row for NaN or infinity before the run ends", 1, 1'000'000'000,
+          [](Config & c) -> auto& { return c.train.skip_limit; }),
+      whole(
+          "validate.every", "steps; 0: only at the end", 0, kAny, [](Config & c) -> auto& { return c.validate.every; }),
+      whole(
+          "validate.characters", "at most so many, always the same", 1, kAny,
+          [](Config & c) -> auto& { return c.validate.characters; }),
+      whole(
+          "validate.patience", "validations without improvement before the run ends; 0: never", 0, 1'000'000'000,
+          [](Config & c) -> auto& { return c.validate.patience; }),
+      whole(
+          "checkpoint.every", "steps; 0: only at the end", 0, kAny,
+          [](Config & c) -> auto& { return c.checkpoint.every; }),
+      whole(
+          "checkpoint.keep", "the newest so many, besides the best", 1, 1'000'000,
+          [](Config & c) -> auto& { return c.checkpoint.keep; }),
       sample_at_key(),
-      whole("sample.every", "steps; 0: only at those above", 0, kAny, [](Config& c) -> auto& { return c.sample.every; }),
-      whole("sample.length", "characters", 1, 100'000'000, [](Config& c) -> auto& { return c.sample.length; }),
-      positive("sample.temperature", "", [](Config& c) -> auto& { return c.sample.temperature; }),
+      whole(
+          "sample.every", "steps; 0: only at those above", 0, kAny, [](Config & c) -> auto& { return c.sample.every; }),
+      whole(
+          "sample.length", "characters", 1, 100'000'000, [](Config & c) -> auto& { return c.sample.length; }),
+      positive(
+          "sample.temperature", "", [](Config & c) -> auto& { return c.sample.temperature; }),
       prime_key(),
-      text("run.dir", "the run's folder", "the name of a folder", [](Config& c) -> auto& { return c.run.dir; }),
+      text(
+          "run.dir", "the run's folder", "the name of a folder", [](Config & c) -> auto& { return c.run.dir; }),
       device_key(),
       init_from_key(),
   };
   // What the weights follow from. The text's own identity is its sha256, and epochs only say when to end.
   for (ConfigKey& key : keys) {
-    const bool part = key.path.rfind("corpus.", 0) == 0 || key.path.rfind("model.", 0) == 0 || key.path.rfind("train.", 0) == 0;
+    const bool part =
+        key.path.rfind("corpus.", 0) == 0 || key.path.rfind("model.", 0) == 0 || key.path.rfind("train.", 0) == 0;
     key.fixed = part && key.path != "corpus.path" && key.path != "corpus.text" && key.path != "train.epochs";
   }
   return keys;

@@ -13,9 +13,9 @@ namespace charrnn {
 namespace {
 
 constexpr std::size_t kMaxBytes = 1 << 20;
-constexpr std::size_t kMaxDepth = 16;       // our deepest key has 3 parts
+constexpr std::size_t kMaxDepth = 16;  // our deepest key has 3 parts
 constexpr std::size_t kMaxNodes = 100'000;
-constexpr std::size_t kMaxKeys = 500;       // in one group, which find() searches key by key
+constexpr std::size_t kMaxKeys = 500;  // in one group, which find() searches key by key
 
 class TreeBuilder final : public YAML::EventHandler {
  public:
@@ -35,7 +35,8 @@ class TreeBuilder final : public YAML::EventHandler {
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
     fail(mark, path() + " is an alias (*name), expected a plain value; write it out");
   }
-  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
     check(mark, tag, anchor);
     YamlNode node = make(mark, YamlNode::Kind::kScalar);
     node.scalar = value;
@@ -58,7 +59,7 @@ class TreeBuilder final : public YAML::EventHandler {
  private:
   struct Level {
     YamlNode node;
-    std::optional<YamlNode> key;   // of the map entry whose value comes next
+    std::optional<YamlNode> key;  // of the map entry whose value comes next
   };
 
   [[noreturn]] static void fail_at(const std::string& place, const std::string& what) {
@@ -93,7 +94,8 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   void open(YamlNode node, const YAML::Mark& mark) {
-    if (levels_.size() >= kMaxDepth) fail(mark, "more than " + std::to_string(kMaxDepth) + " groups or lists are nested here, expected at most 3");
+    if (levels_.size() >= kMaxDepth)
+      fail(mark, "more than " + std::to_string(kMaxDepth) + " groups or lists are nested here, expected at most 3");
     levels_.push_back({std::move(node), {}});
   }
 
@@ -112,12 +114,13 @@ class TreeBuilder final : public YAML::EventHandler {
     if (level.node.kind == YamlNode::Kind::kList) {
       level.node.list.push_back(std::move(node));
     } else if (!level.key) {
-      if (node.kind != YamlNode::Kind::kScalar) fail_at(node.place, path() + " has a key that is no name, expected name: value");
+      if (node.kind != YamlNode::Kind::kScalar)
+        fail_at(node.place, path() + " has a key that is no name, expected name: value");
       level.key = std::move(node);
       check_key(level);
     } else {
-      if (node.kind == YamlNode::Kind::kEmpty) node.place = level.key->place;   // yaml-cpp places it on the next line
-      node.place = level.key->place;   // what a person looks for, and yaml-cpp puts an empty value on the next line
+      if (node.kind == YamlNode::Kind::kEmpty) node.place = level.key->place;  // yaml-cpp places it on the next line
+      node.place = level.key->place;  // what a person looks for, and yaml-cpp puts an empty value on the next line
       level.node.map.push_back({level.key->scalar, std::move(node)});
       level.key.reset();
     }
@@ -125,7 +128,8 @@ class TreeBuilder final : public YAML::EventHandler {
 
   void check_key(Level& level) const {
     const YamlNode& key = *level.key;
-    if (key.scalar == "<<") fail_at(key.place, path() + " is a merge key, expected the keys themselves; write them out");
+    if (key.scalar == "<<")
+      fail_at(key.place, path() + " is a merge key, expected the keys themselves; write them out");
     if (key.scalar.find('.') != std::string::npos) {
       fail_at(key.place, path() + " has a dot in a key, expected one key inside the other; write a.b as a: {b: ...}");
     }
@@ -133,7 +137,8 @@ class TreeBuilder final : public YAML::EventHandler {
       fail_at(key.place, path() + " stands twice (first at " + first->place + "), expected once; remove one of them");
     }
     if (level.node.map.size() >= kMaxKeys) {
-      fail_at(key.place, "more than " + std::to_string(kMaxKeys) + " keys stand in one group, expected those of a config");
+      fail_at(key.place,
+              "more than " + std::to_string(kMaxKeys) + " keys stand in one group, expected those of a config");
     }
   }
 
@@ -173,7 +178,8 @@ std::string shown_text(const std::string& text) {
   constexpr std::size_t kMost = 60;
   std::string out;
   for (const char c : text) {
-    if (out.size() >= kMost && (static_cast<unsigned char>(c) & 0xC0U) != 0x80U) return out + "...";   // between characters
+    if (out.size() >= kMost && (static_cast<unsigned char>(c) & 0xC0U) != 0x80U)
+      return out + "...";  // between characters
     const auto byte = static_cast<unsigned char>(c);
     if (c == '\n') {
       out += "\\n";
@@ -196,7 +202,8 @@ YamlNode* YamlNode::find(const std::string& key) {
 
 YamlNode parse_yaml(const std::string& text, const std::string& name) {
   if (text.size() > kMaxBytes) {
-    throw ConfigError(name + ": has more bytes than the " + std::to_string(kMaxBytes) + " of the largest config" + "; is this the text to train on? It goes to corpus.path");
+    throw ConfigError(name + ": has more bytes than the " + std::to_string(kMaxBytes) + " of the largest config" +
+                      "; is this the text to train on? It goes to corpus.path");
   }
   if (const std::size_t at = text.find('\0'); at != std::string::npos) {
     throw ConfigError(name + ": holds a NUL byte at offset " + std::to_string(at) + "; a config is a text file");

@@ -1,5 +1,5 @@
-// YAML as a small tree with places, from yaml-cpp's events. Anchors, aliases, tags, repeated keys and several documents are
-// refused while reading, so that nothing behind this sees them.
+// YAML as a small tree with places, from yaml-cpp's events. Anchors, aliases, tags, repeated keys and several documents
+// are refused while reading, so that nothing behind this sees them.
 #pragma once
 
 #include <string>
@@ -11,12 +11,12 @@ struct YamlNode {
   enum class Kind { kScalar, kMap, kList, kEmpty };
 
   Kind kind = Kind::kEmpty;
-  std::string place;      // "FILE:LINE", or "--set key"
-  bool quoted = false;    // a scalar in quotes is a string whatever it looks like
+  std::string place;        // "FILE:LINE", or "--set key"
+  bool quoted = false;      // a scalar in quotes is a string whatever it looks like
   bool overridden = false;  // came from the command line
   std::string scalar;
-  struct Entry;              // no std::pair: clang does not take one of a type that is not complete
-  std::vector<Entry> map;    // in the file's order; keys differ
+  struct Entry;            // no std::pair: clang does not take one of a type that is not complete
+  std::vector<Entry> map;  // in the file's order; keys differ
   std::vector<YamlNode> list;
 
   YamlNode* find(const std::string& key);

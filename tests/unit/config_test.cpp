@@ -1,10 +1,12 @@
 // The config: what is read, what is refused, and that it is written as it is read.
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
 #include "charrnn/config.h"
 #include "charrnn/error.h"
+#include "config/schema.h"
 #include "support/catch.h"
 #include "support/temp_folder.h"
 
@@ -66,7 +68,8 @@ TEST_CASE("what is absent takes its default, what is there is read", "[config]")
 TEST_CASE("the written config reads back as the same, and can be read by a person", "[config]") {
   const std::string texts[] = {
       kBase, "corpus: {text: \"hello \\x01 \\\"q\\\" \\\\ \\t\\r\\n # : \\u00e4\"}\n",
-      kBase + "model: {cell: gru, dropout: 0.1}\ntrain: {optimizer: {name: sgd, momentum: 0.9, learning_rate: 1.0e-7}}\n",
+      kBase +
+          "model: {cell: gru, dropout: 0.1}\ntrain: {optimizer: {name: sgd, momentum: 0.9, learning_rate: 1.0e-7}}\n",
       kBase + "train: {schedule: {kind: plateau, factor: 0.3, patience: 9}, clip: none}\nsample: {at: [3, 4]}\n",
       kBase + "train: {schedule: {decay: 0.9, after_epoch: 4}, optimizer: {name: adagrad}}\ninit_from: \"none\"\n"};
   for (const std::string& text : texts) {
@@ -76,7 +79,7 @@ TEST_CASE("the written config reads back as the same, and can be read by a perso
     CHECK(training_differences(parse_config(written, "y"), parse_config(text, "x")).empty());
   }
   CHECK(parse_config(to_yaml(parse_config(texts[1], "x")), "y").corpus.text == "hello \x01 \"q\" \\ \t\r\n # : \u00e4");
-  CHECK(parse_config(to_yaml(parse_config(texts[4], "x")), "y").init_from == "none");   // quoted: a folder of that name
+  CHECK(parse_config(to_yaml(parse_config(texts[4], "x")), "y").init_from == "none");  // quoted: a folder of that name
 }
 
 TEST_CASE("every shipped config is read", "[config]") {
@@ -90,26 +93,39 @@ TEST_CASE("every shipped config is read", "[config]") {
   CHECK(count == 8);
 }
 
+TEST_CASE("every key is documented", "[config]") {
+  std::ifstream in(fs::path(CHARRNN_SOURCE_DIR) / "docs/config.md");
+  const std::string page{std::istreambuf_iterator<char>(in), {}};
+  for (const ConfigKey& key : config_keys()) {
+    INFO(key.path);
+    CHECK(holds(page, "| `" + key.path + "` |"));
+  }
+}
+
 TEST_CASE("bad values are refused with place, key, value and what was expected", "[config]") {
   struct Bad {
     std::string yaml, place, key;
   };
   std::vector<Bad> all;
-  for (const std::string value : {"0", "-1", "2147483648", "9223372036854775808", "1e400", "nan", ".nan", ".inf", "0x10",
-                                  "1_000", "010", "yes", "true", "", "~", "5x2", "\"5\"", "1.5", "[1]", "{a: 1}", "+5",
-                                  "1e3", "null"}) {
+  for (const std::string value : {"0",     "-1",    "2147483648", "9223372036854775808",
+                                  "1e400", "nan",   ".nan",       ".inf",
+                                  "0x10",  "1_000", "010",        "yes",
+                                  "true",  "",      "~",          "5x2",
+                                  "\"5\"", "1.5",   "[1]",        "{a: 1}",
+                                  "+5",    "1e3",   "null"}) {
     all.push_back({kBase + "model:\n  hidden: " + value + "\n", "test.yaml:3: ", "model.hidden"});
   }
   for (const std::string value : {"1.0", "-0.1", "nan", "1e400", "0x1p-2", "yes", "", "\"0.5\"", "00.5"}) {
     all.push_back({kBase + "model:\n\n  dropout: " + value + "\n", "test.yaml:4: ", "model.dropout"});
   }
   for (const std::string value : {"0", "-1", "nan", "inf", "1e400"}) {
-    all.push_back({kBase + "train:\n  optimizer: {learning_rate: " + value + "}\n", "test.yaml:3: ",
-                   "train.optimizer.learning_rate"});
+    all.push_back({kBase + "train:\n  optimizer: {learning_rate: " + value + "}\n",
+                   "test.yaml:3: ", "train.optimizer.learning_rate"});
     all.push_back({kBase + "train:\n  clip: {value: " + value + "}\n", "test.yaml:3: ", "train.clip"});
     all.push_back({kBase + "sample:\n  temperature: " + value + "\n", "test.yaml:3: ", "sample.temperature"});
   }
-  for (const std::string value : {"[0.5, 0.5]", "[0.5, 0.6, 0.1]", "[0, 0.5, 0.5]", "[1, 0, nan]", "[1.1, -0.1, 0]", "0.9"}) {
+  for (const std::string value :
+       {"[0.5, 0.5]", "[0.5, 0.6, 0.1]", "[0, 0.5, 0.5]", "[1, 0, nan]", "[1.1, -0.1, 0]", "0.9"}) {
     all.push_back({"corpus:\n  path: a\n  split: " + value + "\n", "test.yaml:3: ", "corpus.split"});
   }
   const auto one = [&all](const std::string& yaml, const std::string& key) {
@@ -141,7 +157,7 @@ TEST_CASE("bad values are refused with place, key, value and what was expected",
   one("run: {device: \"cuda:\"}\n", "run.device");
   one("run: {device: \"cuda:-1\"}\n", "run.device");
   one("model: {forget_bias: 1000}\n", "model.forget_bias");
-  one("train: {optimizer: {epsilon: 1e-60}}\n", "train.optimizer.epsilon");   // 0 as a float
+  one("train: {optimizer: {epsilon: 1e-60}}\n", "train.optimizer.epsilon");  // 0 as a float
   one("train: {optimizer: adam}\n", "train.optimizer");
   one("train: {optimizer: {momentum: 0.9}}\n", "train.optimizer.momentum");
   one("train: {schedule: {kind: constant, decay: 0.9}}\n", "train.schedule.decay");
@@ -172,14 +188,20 @@ TEST_CASE("bad values are refused with place, key, value and what was expected",
 }
 
 TEST_CASE("what is not a plain config is refused, and nothing crashes or loops", "[config]") {
-  CHECK(holds(message_of(kBase + "model: {hiden: 5}\n"), "test.yaml:2: model.hiden is not a key; the nearest known key is model.hidden"));
+  CHECK(holds(message_of(kBase + "model: {hiden: 5}\n"),
+              "test.yaml:2: model.hiden is not a key; the nearest known key is model.hidden"));
   CHECK(holds(message_of(kBase + "modle: {hidden: 5}\n"), "nearest known key is model "));
-  CHECK(holds(message_of(kBase + "hidden: 5\n"), "test.yaml:2: hidden is not a key; the nearest known key is model.hidden "));
-  CHECK(holds(message_of(kBase + "train: {learning_rate: 1}\n"), "nearest known key is train.optimizer.learning_rate "));
+  CHECK(holds(message_of(kBase + "hidden: 5\n"),
+              "test.yaml:2: hidden is not a key; the nearest known key is model.hidden "));
+  CHECK(
+      holds(message_of(kBase + "train: {learning_rate: 1}\n"), "nearest known key is train.optimizer.learning_rate "));
   CHECK(holds(message_of(kBase + "model.hidden: 5\n"), "test.yaml:2: model.hidden has a dot in a key"));
-  CHECK(holds(message_of(kBase + "model: {layers: 1}\nmodel: {hidden: 2}\n"), "test.yaml:3: model stands twice (first at test.yaml:2)"));
-  CHECK(holds(message_of(kBase + "\"x\\e[31m\\n\": 1\n"), "test.yaml:2: x\\x1b[31m\\n is not a key"));   // one line, no escapes
-  CHECK(holds(message_of("corpus:\n  path: a\n  path: b\n"), "test.yaml:3: corpus.path stands twice (first at test.yaml:2), expected once"));
+  CHECK(holds(message_of(kBase + "model: {layers: 1}\nmodel: {hidden: 2}\n"),
+              "test.yaml:3: model stands twice (first at test.yaml:2)"));
+  CHECK(holds(message_of(kBase + "\"x\\e[31m\\n\": 1\n"),
+              "test.yaml:2: x\\x1b[31m\\n is not a key"));  // one line, no escapes
+  CHECK(holds(message_of("corpus:\n  path: a\n  path: b\n"),
+              "test.yaml:3: corpus.path stands twice (first at test.yaml:2), expected once"));
   CHECK(holds(message_of(kBase + "model: {hidden: &x 5}\n"), "test.yaml:2: model.hidden has an anchor"));
   CHECK(holds(message_of("a: &x [*x]\n"), "anchor"));
   CHECK(holds(message_of("a: &x 1\nb: *x\n"), "anchor"));
@@ -203,7 +225,7 @@ TEST_CASE("what is not a plain config is refused, and nothing crashes or loops",
   for (int i = 0; i < 90'000; ++i) many_keys += "k" + std::to_string(i) + ": 1\n", many_values += "1,";
   CHECK(holds(message_of(many_keys), "test.yaml:501: more than 500 keys"));
   CHECK(holds(message_of(many_values + "1]}\n"), "sample.at is [1, 1, "));
-  for (const char c : std::string("[{-?:!&*%|>'\",#\t\r ")) {   // a mebibyte of one character, or of it and a space
+  for (const char c : std::string("[{-?:!&*%|>'\",#\t\r ")) {  // a mebibyte of one character, or of it and a space
     const std::string pair = std::string(1, c) + " ";
     std::string pairs;
     for (int i = 0; i < (1 << 16); ++i) pairs += pair;
@@ -217,8 +239,10 @@ TEST_CASE("an empty value is reported at its key, a list and a group as they sta
   CHECK(message_of("corpus: {path: a}\nmodel:\n  hidden:\n\n  layers: 2\n") ==
         "test.yaml:3: model.hidden is empty, expected a whole number from 1 to 65536");
   CHECK(holds(message_of(kBase + "corpus2:\n  path: x\n"), "test.yaml:2: corpus2 is not a key"));
-  CHECK(holds(message_of("corpus: {path: a, split: [0.5, 0.6, 0.1]}\n"), "corpus.split is [0.5, 0.6, 0.1], expected three numbers"));
-  CHECK(holds(message_of(kBase + "model: {init: {uniform: 0}}\n"), "model.init is {uniform: 0}, expected {uniform: x}"));
+  CHECK(holds(message_of("corpus: {path: a, split: [0.5, 0.6, 0.1]}\n"),
+              "corpus.split is [0.5, 0.6, 0.1], expected three numbers"));
+  CHECK(
+      holds(message_of(kBase + "model: {init: {uniform: 0}}\n"), "model.init is {uniform: 0}, expected {uniform: x}"));
   CHECK(holds(message_of(kBase + "run: {dir: \"a\\nb\\0\"}\n"), "run.dir is \"a\\nb\\x00\", expected"));
 }
 
@@ -235,7 +259,7 @@ TEST_CASE("the largest that is read can be written and read again", "[config]") 
   CHECK(again.sample.at == c.sample.at);
   c.sample.prime += "x";
   CHECK(holds(message_of(to_yaml(c)), "sample.prime"));
-  c.sample.prime = "\xff";   // not UTF-8: no YAML could hold it
+  c.sample.prime = "\xff";  // not UTF-8: no YAML could hold it
   CHECK_THROWS_WITH(to_yaml(c), Catch::Contains("sample.prime is not UTF-8"));
 }
 
@@ -262,8 +286,10 @@ TEST_CASE("files that are not there or not files are refused with where was look
 }
 
 TEST_CASE("--set overrides single keys and whole values, and is held to the same table", "[config]") {
-  const std::string base = kBase + "train: {optimizer: {name: rmsprop, decay_rate: 0.9}, clip: {value: 1}, schedule: {decay: 0.9}}\n";
-  const Config c = parse_config(base, "x", {"model.hidden=77", "train.clip={norm: 3}", "train.schedule=none", "sample.at=[2, 3]"});
+  const std::string base =
+      kBase + "train: {optimizer: {name: rmsprop, decay_rate: 0.9}, clip: {value: 1}, schedule: {decay: 0.9}}\n";
+  const Config c =
+      parse_config(base, "x", {"model.hidden=77", "train.clip={norm: 3}", "train.schedule=none", "sample.at=[2, 3]"});
   CHECK(c.model.hidden == 77);
   CHECK(c.train.clip.kind == ClipConfig::Kind::kNorm);
   CHECK(c.train.clip.threshold == 3);
@@ -273,17 +299,21 @@ TEST_CASE("--set overrides single keys and whole values, and is held to the same
   CHECK(parse_config(base, "x", {"corpus.text=hello"}).corpus.text == "hello");
   CHECK(parse_config("corpus: {text: abc}\n", "x", {"corpus.path=b.txt"}).corpus.path == "b.txt");
   CHECK(parse_config(base, "x", {"model.layers=2", "model.layers=3"}).model.layers == 3);
-  CHECK(parse_config(base + "model: {layers: 2}\n", "x", {"train.schedule.kind=cosine"}).train.schedule.kind == ScheduleConfig::Kind::kCosine);
+  CHECK(parse_config(base + "model: {layers: 2}\n", "x", {"train.schedule.kind=cosine"}).train.schedule.kind ==
+        ScheduleConfig::Kind::kCosine);
 
-  CHECK(holds(message_of(base, {"model.hiden=5"}), "--set model.hiden: model.hiden is not a key; the nearest known key is model.hidden"));
-  CHECK(holds(message_of(base, {"model.hidden=big"}), "--set model.hidden: model.hidden is big, expected a whole number"));
+  CHECK(holds(message_of(base, {"model.hiden=5"}),
+              "--set model.hiden: model.hiden is not a key; the nearest known key is model.hidden"));
+  CHECK(holds(message_of(base, {"model.hidden=big"}),
+              "--set model.hidden: model.hidden is big, expected a whole number"));
   CHECK(holds(message_of(base, {"model.hidden="}), "--set model.hidden: model.hidden is empty, expected"));
   CHECK(holds(message_of(base, {"model.hidden.x=1"}), "model.hidden.x is not a key"));
   CHECK(holds(message_of(base, {"model={hiden: 5}"}), "--set model: model.hiden is not a key"));
   CHECK(holds(message_of(base, {"corpus.path=\"a"}), "--set corpus.path:1: is not YAML"));
   CHECK(holds(message_of("- 1\n", {"model.hidden=3"}), "test.yaml:1: the config is [1], expected a group"));
   CHECK(holds(message_of(kBase + "model: [1]\n", {"model.hidden=3"}), "test.yaml:2: model is [1], expected a group"));
-  CHECK(parse_config(kBase + "train: {schedule: none}\n", "x", {"train.schedule.decay=0.5"}).train.schedule.decay == 0.5);
+  CHECK(parse_config(kBase + "train: {schedule: none}\n", "x", {"train.schedule.decay=0.5"}).train.schedule.decay ==
+        0.5);
   CHECK(parse_config(kBase + "model:\n", "x", {"model.hidden=3"}).model.hidden == 3);
   CHECK(holds(message_of(base, {"model.hidden"}), "expected key.path=value"));
   CHECK(holds(message_of(base, {"=5"}), "expected key.path=value"));
@@ -294,7 +324,9 @@ TEST_CASE("--set overrides single keys and whole values, and is held to the same
 TEST_CASE("what may not change is named; epochs, periods and places may", "[config]") {
   const Config a = parse_config(kBase, "x");
   Config b = parse_config(
-      "corpus: {path: other.txt}\ntrain: {epochs: 3, precision: fp32}\nvalidate: {every: 3}\nrun: {dir: z}\nsample: {every: 1}\n", "x");
+      "corpus: {path: other.txt}\ntrain: {epochs: 3, precision: fp32}\nvalidate: {every: 3}\nrun: {dir: z}\nsample: "
+      "{every: 1}\n",
+      "x");
   CHECK(training_differences(a, b).empty());
   b.train.optimizer.name = OptimizerKind::kAdam;
   b.model.hidden = 999;
