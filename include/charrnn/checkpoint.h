@@ -25,9 +25,11 @@ struct TrainingState {
 
   double best_validation = std::numeric_limits<double>::infinity();   // nats per character; infinity: none yet
   std::int64_t best_step = 0;
+  // Of the validations that the config's period asks for; one at the end of a session counts in the best alone, so that where
+  // a run was cut changes nothing of what follows.
+  double scheduled_best = std::numeric_limits<double>::infinity();
   int validations_without_best = 0;            // for validate.patience
   double plateau_scale = 1.0;                  // schedule plateau: factor on the learning rate so far
-  double plateau_best = std::numeric_limits<double>::infinity();
   int plateau_bad = 0;
   int skipped_in_a_row = 0;
   std::int64_t skipped_total = 0;

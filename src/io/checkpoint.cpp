@@ -53,7 +53,7 @@ void for_each_scalar(State& s, Visit visit) {
   visit("best_step", s.best_step);
   visit("validations_without_best", s.validations_without_best);
   visit("plateau_scale", s.plateau_scale);
-  visit("plateau_best", s.plateau_best);
+  visit("scheduled_best", s.scheduled_best);
   visit("plateau_bad", s.plateau_bad);
   visit("skipped_in_a_row", s.skipped_in_a_row);
   visit("skipped_total", s.skipped_total);
@@ -373,8 +373,9 @@ class Scalars {
  public:
   Scalars(const std::string& json, std::string what) : what_(std::move(what)) {
     parse_json(json, what_, [this](const JsonEvent& event) {
-      if (event.path.empty() && event.kind == JsonEvent::Kind::kObject) return;
-      if (event.path.size() != 1 || event.in_arrays > 0) {
+      if (event.path.empty() && event.in_arrays == 0 && event.kind == JsonEvent::Kind::kObject) return;
+      const bool scalar = event.kind != JsonEvent::Kind::kObject && event.kind != JsonEvent::Kind::kArray;
+      if (!scalar || event.path.size() != 1 || event.in_arrays > 0) {
         throw FormatError(fmt::format("{}: has {}, expected an object of numbers and strings", what_, describe(event)));
       }
       Value value{event.kind, event.number, event.real, std::string(event.text), {}};

@@ -239,15 +239,16 @@ bool Trainer::record_validation(double nats, bool scheduled) {
     s.best_step = s.step;
   }
   if (!scheduled) return best;   // where a run was cut must change nothing of what follows
-  s.validations_without_best = best ? 0 : s.validations_without_best + 1;
+  const bool better = nats < s.scheduled_best;
+  if (better) s.scheduled_best = nats;
+  s.validations_without_best = better ? 0 : s.validations_without_best + 1;
   const ScheduleConfig& schedule = parts_->config.train.schedule;
-  if (schedule.kind != ScheduleConfig::Kind::kPlateau) return best;
-  if (nats < s.plateau_best) {
-    s.plateau_best = nats;
-    s.plateau_bad = 0;
-  } else if (++s.plateau_bad > schedule.patience) {
-    s.plateau_scale *= schedule.factor;
-    s.plateau_bad = 0;
+  if (schedule.kind == ScheduleConfig::Kind::kPlateau) {
+    s.plateau_bad = better ? 0 : s.plateau_bad + 1;
+    if (s.plateau_bad > schedule.patience) {
+      s.plateau_scale *= schedule.factor;
+      s.plateau_bad = 0;
+    }
   }
   return best;
 }

@@ -112,7 +112,8 @@ void check_same_end(const fs::path& a, const fs::path& b) {
   CHECK(same(x.state->moment2, y.state->moment2));
   CHECK(same(x.state->h, y.state->h));
   CHECK(same(x.state->c, y.state->c));
-  CHECK(x.state->best_validation == y.state->best_validation);
+  CHECK(x.state->scheduled_best == y.state->scheduled_best);
+  CHECK(x.state->validations_without_best == y.state->validations_without_best);
   CHECK(x.state->plateau_scale == y.state->plateau_scale);
 }
 
@@ -133,10 +134,8 @@ void check_same_metrics(const fs::path& a, const fs::path& b) {
 
 TEST_CASE("a run learns: the loss falls far below that of guessing", "[train]") {
   TempFolder folder;
-  Settings settings;
-  settings.more = "";
   Recorder recorder;
-  CHECK(run(options_in(folder.path(), settings), recorder, 150) == ExitCode::kOk);
+  CHECK(run(options_in(folder.path()), recorder, 150) == ExitCode::kOk);
   REQUIRE(recorder.steps.size() == 150);
   CHECK(recorder.steps.front().nats_per_char == Approx(std::log(17.0)).epsilon(0.1));   // 17 distinct characters
   CHECK(recorder.steps.back().nats_per_char < 1.7);
@@ -300,8 +299,8 @@ TEST_CASE("--resume never refuses a folder that holds a run, and two runs cannot
 TEST_CASE("NaN is skipped, counted, and ends the run after skip_limit in a row", "[train]") {
   TempFolder folder;
   Settings settings;
-  settings.optimizer = "{name: sgd, learning_rate: 1.0e38}";
-  settings.more = "";
+  settings.cell = "rnn, nonlinearity: relu";   // nothing saturates: products of huge weights overflow
+  settings.optimizer = "{name: sgd, learning_rate: 1.0e30}";
   TrainOptions options = options_in(folder.path(), settings);
   options.config.train.clip.kind = ClipConfig::Kind::kNone;
   options.config.train.skip_limit = 3;
