@@ -117,7 +117,10 @@ const Manifest::File* Manifest::find(std::string_view name) const {
 Manifest parse_manifest(std::string_view text, const std::string& name) {
   Reader reader;
   parse_json(text, name, [&reader](const JsonEvent& event) { reader.take(event); });
-  if (!reader.format) throw FormatError(fmt::format("{}: has no format, expected '{}'", name, kManifestFormat));
+  if (!reader.format) {
+    throw FormatError(reader.problem.empty() ? fmt::format("{}: has no format, expected '{}'", name, kManifestFormat)
+                                             : name + ": " + reader.problem);
+  }
   if (*reader.format != kManifestFormat) {
     throw FormatError(fmt::format("{}: format is {}, expected '{}'; a newer version of the program may read it", name,
                                   in_quotes(*reader.format), kManifestFormat));

@@ -122,7 +122,8 @@ inline std::string read_all(const fs::path& file) {
 }
 
 inline void write_all(const fs::path& file, const std::string& content) {
-  fs::remove(file);   // a file that is cut and written again is flushed to the disk by some file systems, and that is slow
+  fs::remove(
+      file);  // a file that is cut and written again is flushed to the disk by some file systems, and that is slow
   std::ofstream(file, std::ios::binary) << content;
 }
 
