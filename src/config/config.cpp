@@ -218,7 +218,7 @@ void Reader::override_with(const std::string& assignment) {
 
 void Reader::check_names(const YamlNode& node, const std::string& path) const {
   for (const auto& [key, child] : node.map) {
-    const std::string full = path.empty() ? key : path + "." + key;
+    const std::string full = path.empty() ? key : fmt::format("{}.{}", path, key);
     if (is_key(full)) continue;
     if (!is_group(full)) unknown_key(child.place, full);
     if (child.kind == YamlNode::Kind::kMap) {
@@ -374,10 +374,10 @@ std::string to_yaml(const Config& config) {
       if (depth < open.size() && open[depth] == parts[depth]) continue;
       open.resize(depth);
       open.push_back(parts[depth]);
-      out += std::string(2 * depth, ' ') + parts[depth] + ":\n";
+      out += fmt::format("{:{}}{}:\n", "", 2 * depth, parts[depth]);
     }
     open.resize(parts.size());
-    std::string line = std::string(2 * parts.size(), ' ') + name + ": " + value;
+    std::string line = fmt::format("{:{}}{}: {}", "", 2 * parts.size(), name, value);
     constexpr std::size_t kCommentColumn = 34;
     if (!key.comment.empty()) {
       line.resize(std::max(line.size() + 2, kCommentColumn), ' ');
@@ -388,17 +388,18 @@ std::string to_yaml(const Config& config) {
   return out;
 }
 
-std::vector<std::string> training_differences(const Config& here, const Config& there) {
+std::vector<std::string> training_differences(const Config& here, const Config& in_checkpoint) {
   std::vector<std::string> differences;
   for (const ConfigKey& key : config_keys()) {
     if (!key.fixed) continue;
-    const bool applies_here = !key.applies || key.applies(here), applies_there = !key.applies || key.applies(there);
+    const bool applies_here = !key.applies || key.applies(here),
+               applies_there = !key.applies || key.applies(in_checkpoint);
     if (!applies_here || !applies_there) continue;  // the choice itself differs, and is named
     if (key.path == "train.precision" &&
-        (here.train.precision == Precision::kAuto || there.train.precision == Precision::kAuto)) {
+        (here.train.precision == Precision::kAuto || in_checkpoint.train.precision == Precision::kAuto)) {
       continue;  // a change of the device's choice is told as a change of machine
     }
-    const std::string a = key.write(here), b = key.write(there);
+    const std::string a = key.write(here), b = key.write(in_checkpoint);
     if (a != b) differences.push_back(fmt::format("{} is {} here, {} in the checkpoint", key.path, a, b));
   }
   return differences;
