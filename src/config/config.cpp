@@ -93,6 +93,12 @@ bool is_key(const std::string& path) {
   return std::any_of(keys.begin(), keys.end(), [&](const ConfigKey& k) { return k.path == path; });
 }
 
+/// True if the key's value is {name: number}.
+bool takes_entry(const std::string& path) {
+  const auto& keys = config_keys();
+  return std::any_of(keys.begin(), keys.end(), [&](const ConfigKey& k) { return k.takes_entry && k.path == path; });
+}
+
 /// True if some key lies below this path.
 bool is_group(const std::string& path) {
   const auto& keys = config_keys();
@@ -176,9 +182,14 @@ void Reader::override_with(const std::string& assignment) {
   if (equals == std::string::npos || equals == 0) {
     throw ConfigError("--set " + shown_text(assignment) + ": expected key.path=value, such as --set model.hidden=512");
   }
-  const std::string path = assignment.substr(0, equals), place = "--set " + shown_text(path);
+  std::string path = assignment.substr(0, equals), text = assignment.substr(equals + 1);
+  const std::string place = "--set " + shown_text(path);
+  if (const std::size_t dot = path.rfind('.'); dot != std::string::npos && takes_entry(path.substr(0, dot))) {
+    text = fmt::format("{{{}: {}}}", path.substr(dot + 1), text);  // train.clip.value=1 is train.clip={value: 1}
+    path.resize(dot);
+  }
   if (!is_key(path) && !is_group(path)) unknown_key(place, path);
-  YamlNode value = parse_yaml(assignment.substr(equals + 1), place);
+  YamlNode value = parse_yaml(text, place);
   const std::function<void(YamlNode&)> mark = [&](YamlNode& node) {
     node.place = place;
     node.overridden = true;

@@ -191,6 +191,7 @@ ConfigKey split_key() {
 ConfigKey init_key() {
   ConfigKey key;
   key.path = "model.init";
+  key.takes_entry = true;
   key.comment = "{uniform: half-width} or {normal: standard deviation}";
   key.expected = "{uniform: x} or {normal: x} with x above 0 (from 1e-30 to 1e+30)";
   key.read = [](Config& c, const YamlNode& node) {
@@ -214,6 +215,7 @@ ConfigKey init_key() {
 ConfigKey clip_key() {
   ConfigKey key;
   key.path = "train.clip";
+  key.takes_entry = true;
   key.comment = "{value: x}, {norm: x} or none; on the gradient of the mean nats per character";
   key.expected = "{value: x} or {norm: x} with x above 0 (from 1e-30 to 1e+30), or none";
   key.read = [](Config& c, const YamlNode& node) {

@@ -296,6 +296,9 @@ TEST_CASE("--set overrides single keys and whole values, and is held to the same
   CHECK(c.train.schedule.kind == ScheduleConfig::Kind::kConstant);
   CHECK(c.sample.at.size() == 2);
   CHECK(parse_config(base, "x", {"train.optimizer.name=adam"}).train.optimizer.name == OptimizerKind::kAdam);
+  CHECK(parse_config(base, "x", {"train.clip.value=0.25"}).train.clip.threshold == 0.25);
+  CHECK(parse_config(base, "x", {"model.init.normal=0.5"}).model.init.kind == InitConfig::Kind::kNormal);
+  CHECK(holds(message_of(base, {"train.clip.max=1"}), "--set train.clip.max"));
   CHECK(parse_config(base, "x", {"corpus.text=hello"}).corpus.text == "hello");
   CHECK(parse_config("corpus: {text: abc}\n", "x", {"corpus.path=b.txt"}).corpus.path == "b.txt");
   CHECK(parse_config(base, "x", {"model.layers=2", "model.layers=3"}).model.layers == 3);
