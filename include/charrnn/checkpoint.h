@@ -18,37 +18,37 @@ namespace charrnn {
 
 /// All that training carries from one step to the next, besides the weights.
 struct TrainingState {
-  std::int64_t step = 0;                       // steps done; position in the text, dropout masks and RNGs follow from it
-  std::vector<float> moment1, moment2;         // canonical arena, or empty where the optimizer has none
-  int batch = 0;                               // effective lanes
-  std::vector<float> h, c;                     // [L,B,H]; c empty for cells without it
+  std::int64_t step = 0;                // steps done; position in the text, dropout masks and RNGs follow from it
+  std::vector<float> moment1, moment2;  // canonical arena, or empty where the optimizer has none
+  int batch = 0;                        // effective lanes
+  std::vector<float> h, c;              // [L,B,H]; c empty for cells without it
 
-  double best_validation = std::numeric_limits<double>::infinity();   // nats per character; infinity: none yet
+  double best_validation = std::numeric_limits<double>::infinity();  // nats per character; infinity: none yet
   std::int64_t best_step = 0;
-  // Of the validations that the config's period asks for; one at the end of a session counts in the best alone, so that where
-  // a run was cut changes nothing of what follows.
+  // Of the validations that the config's period asks for; one at the end of a session counts in the best alone, so that
+  // where a run was cut changes nothing of what follows.
   double scheduled_best = std::numeric_limits<double>::infinity();
-  int validations_without_best = 0;            // for validate.patience
-  double plateau_scale = 1.0;                  // schedule plateau: factor on the learning rate so far
+  int validations_without_best = 0;  // for validate.patience
+  double plateau_scale = 1.0;        // schedule plateau: factor on the learning rate so far
   int plateau_bad = 0;
   int skipped_in_a_row = 0;
   std::int64_t skipped_total = 0;
 
-  std::string text_sha256;                     // of the whole corpus
+  std::string text_sha256;  // of the whole corpus
   std::int64_t text_characters = 0;
-  std::string machine;                         // CPU or GPU model and precision ...
-  int threads = 0;                             // ... and threads, on which bits depend
-  std::int64_t metrics_bytes = 0;              // lengths of metrics.jsonl and samples.txt at this step
+  std::string machine;             // CPU or GPU model and precision ...
+  int threads = 0;                 // ... and threads, on which bits depend
+  std::int64_t metrics_bytes = 0;  // lengths of metrics.jsonl and samples.txt at this step
   std::int64_t samples_bytes = 0;
 };
 
 struct Checkpoint {
-  Config config;                               // effective
+  Config config;  // effective
   Vocabulary vocabulary;
-  std::vector<float> parameters;               // canonical arena (ParameterLayout)
+  std::vector<float> parameters;  // canonical arena (ParameterLayout)
   std::int64_t step = 0;
   double validation_nats = std::numeric_limits<double>::quiet_NaN();  // of these weights, where known
-  std::optional<TrainingState> state;          // absent when loaded with LoadState::kNo
+  std::optional<TrainingState> state;                                 // absent when loaded with LoadState::kNo
 
   NetworkShape shape() const { return config.network_shape(vocabulary.size()); }
 };
@@ -78,20 +78,21 @@ struct CheckpointSummary {
   double validation_nats = std::numeric_limits<double>::quiet_NaN();
   NetworkShape shape;
   std::uint64_t parameter_count = 0;
-  std::vector<std::pair<std::string, std::string>> hashes;   // file -> sha256, from the manifest
+  std::vector<std::pair<std::string, std::string>> hashes;  // file -> sha256, from the manifest
   std::vector<Tensor> tensors;
   Config config;
   Vocabulary vocabulary;
-  std::vector<std::pair<std::string, std::string>> state;    // the training state's scalars, by name
+  std::vector<std::pair<std::string, std::string>> state;  // the training state's scalars, by name
 };
 CheckpointSummary peek_checkpoint(const std::filesystem::path& folder);
 
-/// Which checkpoint RUN|CHECKPOINT means: a checkpoint itself; of a run its `best` if there is one, else the newest good.
+/// Which checkpoint RUN|CHECKPOINT means: a checkpoint itself; of a run its `best` if there is one, else the newest
+/// good.
 /// @throws FormatError if there is none
 struct ResolvedCheckpoint {
   std::filesystem::path folder;
-  std::string choice;                          // "best", "newest" or "" when the path was a checkpoint itself
-  std::vector<std::string> notes{};            // a sentence for each damaged one that was passed over
+  std::string choice;                // "best", "newest" or "" when the path was a checkpoint itself
+  std::vector<std::string> notes{};  // a sentence for each damaged one that was passed over
 };
 ResolvedCheckpoint resolve_checkpoint(const std::filesystem::path& run_or_checkpoint);
 
