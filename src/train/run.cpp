@@ -148,6 +148,10 @@ void Run::open_folder() {
     }
   }
   for (const std::string& note : notes) observer_.warning(note);
+  if (!source && !notes.empty()) {   // a fresh start would cut the logs of a run that somebody may still want to mend
+    throw FormatError(config_.run.dir + ": none of its checkpoints can be loaded: " + notes.front() +
+                      ". Mend or remove the folder checkpoints, or choose another run.dir (--output)");
+  }
 
   if (source) {
     const Checkpoint from = load_checkpoint(*source, LoadState::kYes);

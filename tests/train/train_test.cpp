@@ -381,6 +381,17 @@ TEST_CASE("init_from takes weights and maps characters by value", "[train]") {
   CHECK_THROWS_AS(Trainer(options.config, {}), ConfigError);
 }
 
+TEST_CASE("a run whose checkpoints are all damaged is refused, and its logs stay", "[train]") {
+  TempFolder folder;
+  Recorder first, again;
+  run(options_in(folder.path()), first, 6);
+  for (const auto& [step, checkpoint] : list_checkpoints(folder / "run")) {
+    std::ofstream(checkpoint / "model.safetensors", std::ios::app) << "x";
+  }
+  CHECK_THROWS_AS(run(options_in(folder.path()), again, 9), FormatError);
+  CHECK(metrics(folder.path()).size() == 6);
+}
+
 TEST_CASE("a folder that cannot be written is refused before training starts", "[train]") {
   TempFolder folder;
   TrainOptions options = options_in(folder.path());
