@@ -104,38 +104,30 @@ void CpuSession::reset() {
   }
 }
 
-void CpuSession::get_state(std::span<float> h, std::span<float> c) {
+template <class Floats, class Copy>
+void CpuSession::copy_state(Floats h, Floats c, const Copy& copy) {
   const std::int64_t H = network_.shape().hidden, B = shape_.batch;
   const std::size_t expected = size_of(network_.shape().layers, B, H);
   const bool cell = has_cell_state(network_.shape().cell);
   if (h.size() != expected || c.size() != (cell ? expected : 0)) {
-    throw ShapeError("Session::get_state: h and c must be [L,B,H], c empty for a cell without it");
+    throw ShapeError("Session: h and c must be [L,B,H], c empty for a cell without it");
   }
   for (Slice& s : slices_) {
-    const auto count = s.lanes * H;
+    const std::int64_t count = s.lanes * H;
     for (std::size_t l = 0; l < s.layers.size(); ++l) {
       const std::int64_t at = (static_cast<std::int64_t>(l) * B + s.first) * H;
-      std::copy_n(s.layers[l].h.data(), count, h.data() + at);
-      if (cell) std::copy_n(s.layers[l].c.data(), count, c.data() + at);
+      copy(s.layers[l].h.data(), h.data() + at, count);
+      if (cell) copy(s.layers[l].c.data(), c.data() + at, count);
     }
   }
 }
 
+void CpuSession::get_state(std::span<float> h, std::span<float> c) {
+  copy_state(h, c, [](const float* own, float* out, std::int64_t n) { std::copy_n(own, n, out); });
+}
+
 void CpuSession::set_state(std::span<const float> h, std::span<const float> c) {
-  const std::int64_t H = network_.shape().hidden, B = shape_.batch;
-  const std::size_t expected = size_of(network_.shape().layers, B, H);
-  const bool cell = has_cell_state(network_.shape().cell);
-  if (h.size() != expected || c.size() != (cell ? expected : 0)) {
-    throw ShapeError("Session::set_state: h and c must be [L,B,H], c empty for a cell without it");
-  }
-  for (Slice& s : slices_) {
-    const auto count = s.lanes * H;
-    for (std::size_t l = 0; l < s.layers.size(); ++l) {
-      const std::int64_t at = (static_cast<std::int64_t>(l) * B + s.first) * H;
-      std::copy_n(h.data() + at, count, s.layers[l].h.data());
-      if (cell) std::copy_n(c.data() + at, count, s.layers[l].c.data());
-    }
-  }
+  copy_state(h, c, [](float* own, const float* in, std::int64_t n) { std::copy_n(in, n, own); });
 }
 
 void CpuSession::start_lanes(Slice& slice, std::span<const std::uint8_t> reset) {

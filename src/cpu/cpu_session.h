@@ -51,6 +51,9 @@ class CpuSession final : public Session {
   };
 
   void check(const Window& window) const;
+  /// Calls copy(own, given, count) for each slice's part of each layer's state.
+  template <class Floats, class Copy>
+  void copy_state(Floats h, Floats c, const Copy& copy);
   void start_lanes(Slice& slice, std::span<const std::uint8_t> reset);
   void run_forward(Slice& slice, int steps, const Input& input, const DropoutKey& dropout);
   void first_layer_input(Slice& slice, int steps, const Input& input, float* gates);
