@@ -2,7 +2,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <numeric>
+#include <system_error>
 
 #include "cli/console.h"
 
@@ -64,6 +66,20 @@ std::string wrap(const std::string& text) {
   return wrapped;
 }
 
+/// CLI11 would take 010 for 8 and cut what is too large to the largest, without a word.
+std::string refuse_all_but_decimal(const std::string& text) {
+  const std::size_t first = text.starts_with('-') ? 1 : 0;
+  const bool leading_zero = text.size() > first + 1 && text[first] == '0';
+  std::int64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc::result_out_of_range) return "'" + text + "' is too large, expected at most 2^63 - 1";
+  if (error != std::errc() || at != end || leading_zero) {
+    return "'" + text + "' is no whole number, expected decimal digits";
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string did_you_mean(const std::string& text, const std::vector<std::string>& known) {
@@ -108,13 +124,13 @@ void Options::text(const std::string& flag, std::string& value, const std::strin
 
 void Options::whole(const std::string& flag, std::int64_t& value, const std::string& description, std::int64_t least,
                     std::int64_t most) {
-  app_->add_option(flag, value, description)->type_name("N");
+  app_->add_option(flag, value, description)->type_name("N")->check(refuse_all_but_decimal);
   ranges_.push_back({flag, &value, nullptr, least, most});
   flags_.push_back(flag);
 }
 
 void Options::whole(const std::string& flag, int& value, const std::string& description, int least, int most) {
-  app_->add_option(flag, value, description)->type_name("N");
+  app_->add_option(flag, value, description)->type_name("N")->check(refuse_all_but_decimal);
   ranges_.push_back({flag, nullptr, &value, least, most});
   flags_.push_back(flag);
 }
