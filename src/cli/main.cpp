@@ -82,6 +82,10 @@ ExitCode dispatch(const Arguments& all, std::string& command) {
   for (const Command& known : commands()) {
     if (first == known.name) {
       command = first;
+      if (all.size() == 2 && all.back() == "--version") {
+        write_stdout(version());
+        return ExitCode::kOk;
+      }
       return known.run({all.begin() + 1, all.end()});
     }
     names.emplace_back(known.name);
