@@ -38,6 +38,9 @@ struct TrainingState {
   std::int64_t text_characters = 0;
   std::string machine;             // CPU or GPU model and precision ...
   int threads = 0;                 // ... and threads, on which bits depend
+  // The line of metrics.jsonl of this very step, where a signal came before its validation or sample was done: they are
+  // made up for when the run goes on. Else empty.
+  std::string due_metrics;
   std::int64_t metrics_bytes = 0;  // lengths of metrics.jsonl and samples.txt at this step
   std::int64_t samples_bytes = 0;
 };

@@ -13,6 +13,7 @@
 
 namespace charrnn {
 
+enum class Nonlinearity { kTanh, kRelu };
 enum class SplitBy { kTail, kStream };
 enum class Precision { kAuto, kFp32, kBf16, kTf32, kFp16 };
 enum class OptimizerKind { kRmsprop, kAdam, kAdagrad, kSgd };
@@ -31,7 +32,8 @@ struct InitConfig {
 };
 
 struct ModelConfig {
-  Cell cell = Cell::kLstm;                       // keys cell and nonlinearity together
+  Cell cell = Cell::kLstm;                       // keys cell and, for rnn, nonlinearity together
+  Nonlinearity nonlinearity = Nonlinearity::kTanh;   // as written; other cells ignore it
   int layers = 2;
   int hidden = 128;
   double dropout = 0.0;                          // [0, 1): between layers and before the output
@@ -116,6 +118,7 @@ struct Config {
 
 // The names of choices, as configs write them.
 std::string_view name_of(Cell cell);   // both kinds of rnn are "rnn"; model.nonlinearity tells them apart
+std::string_view name_of(Nonlinearity nonlinearity);
 std::string_view name_of(SplitBy by);
 std::string_view name_of(Precision precision);
 std::string_view name_of(OptimizerKind kind);

@@ -49,7 +49,6 @@ class Trainer {
 
   /// Starts the next step; returns those that have finished since the last call, in order. A device may have some in
   /// flight, so this can be none; drain() waits for them.
-  /// @throws RunError after train.skip_limit skipped steps in a row
   std::vector<Step> step();
   std::vector<Step> drain();
 
@@ -64,6 +63,9 @@ class Trainer {
   std::string sample(const SampleSettings& settings);
   /// The scores (logits) for the first characters of the text from zero state, as a table; for tiny texts.
   std::string score_table();
+
+  /// Forgets the best so far: the run goes on in another folder, where that checkpoint is not.
+  void restart_best(double validation_nats);
 
   /// Everything to go on from here. @throws RunError if a weight is not finite
   Checkpoint checkpoint(double validation_nats);

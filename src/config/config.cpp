@@ -22,6 +22,8 @@ std::string_view name_of(Cell cell) {
   return "rnn";
 }
 
+std::string_view name_of(Nonlinearity n) { return n == Nonlinearity::kTanh ? "tanh" : "relu"; }
+
 std::string_view name_of(SplitBy by) { return by == SplitBy::kTail ? "tail" : "stream"; }
 
 std::string_view name_of(Precision precision) {
@@ -406,10 +408,6 @@ std::vector<std::string> training_differences(const Config& here, const Config& 
     const bool applies_here = !key.applies || key.applies(here),
                applies_there = !key.applies || key.applies(in_checkpoint);
     if (!applies_here || !applies_there) continue;  // the choice itself differs, and is named
-    if (key.path == "train.precision" &&
-        (here.train.precision == Precision::kAuto || in_checkpoint.train.precision == Precision::kAuto)) {
-      continue;  // a change of the device's choice is told as a change of machine
-    }
     const std::string a = key.write(here), b = key.write(in_checkpoint);
     if (a != b) differences.push_back(fmt::format("{} is {} here, {} in the checkpoint", key.path, a, b));
   }

@@ -273,16 +273,15 @@ ConfigKey cell_key() {
 }
 
 ConfigKey nonlinearity_key() {
-  ConfigKey key;
-  key.path = "model.nonlinearity";
-  key.comment = "of the rnn cell: tanh | relu";
-  key.expected = "tanh | relu";
-  key.read = [](Config& c, const YamlNode& node) {
-    if (node.kind != Kind::kScalar || (node.scalar != "tanh" && node.scalar != "relu")) return false;
-    if (c.model.cell == Cell::kRnnTanh && node.scalar == "relu") c.model.cell = Cell::kRnnRelu;
+  const auto field = [](Config& c) -> auto& { return c.model.nonlinearity; };
+  ConfigKey key = choice<Nonlinearity>("model.nonlinearity", "of the rnn cell: tanh | relu",
+                                       {Nonlinearity::kTanh, Nonlinearity::kRelu}, field);
+  const auto read = key.read;
+  key.read = [read](Config& c, const YamlNode& node) {
+    if (!read(c, node)) return false;
+    if (c.model.cell == Cell::kRnnTanh && c.model.nonlinearity == Nonlinearity::kRelu) c.model.cell = Cell::kRnnRelu;
     return true;
   };
-  key.write = [](const Config& c) -> std::string { return c.model.cell == Cell::kRnnRelu ? "relu" : "tanh"; };
   return key;
 }
 

@@ -26,7 +26,8 @@ class CpuBackend final : public Backend {
 
   std::unique_ptr<Network> make_network(const NetworkShape& shape, Precision precision) override {
     if (precision != Precision::kAuto && precision != Precision::kFp32) {
-      throw DeviceError("train.precision: the cpu backend computes in fp32 only; use fp32 or auto");
+      throw DeviceError("the cpu backend computes in fp32 only; set the precision (train.precision, --precision) to fp32 or "
+                        "auto");
     }
     return std::make_unique<CpuNetwork>(shape, pool_);
   }

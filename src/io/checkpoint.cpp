@@ -61,6 +61,7 @@ void for_each_scalar(State& s, Visit visit) {
   visit("text_characters", s.text_characters);
   visit("machine", s.machine);
   visit("threads", s.threads);
+  visit("due_metrics", s.due_metrics);
   visit("metrics_bytes", s.metrics_bytes);
   visit("samples_bytes", s.samples_bytes);
 }

@@ -167,6 +167,12 @@ void RunFolder::save(const Checkpoint& checkpoint, bool is_best, int keep) {
   }
 }
 
+void RunFolder::relink(std::int64_t step, std::int64_t best_step) {
+  if (step_of_link(root_ / kLatest) != step) replace_symlink(root_ / kLatest, link_target(step));
+  const bool best_is_here = best_step > 0 && looks_complete(checkpoint_folder(best_step));
+  if (best_is_here && step_of_link(root_ / kBest) != best_step) replace_symlink(root_ / kBest, link_target(best_step));
+}
+
 void RunFolder::trial_save(const Checkpoint& checkpoint) {
   const fs::path folder = root_ / kCheckpoints / fmt::format("{}trial", kTemporaryPrefix);
   remove_folder(folder);

@@ -42,6 +42,10 @@ class RunFolder {
   /// Writes a checkpoint under a trial name, loads it, removes it. @throws RunError
   void trial_save(const Checkpoint& checkpoint);
 
+  /// Points `latest` at `step`, and `best` at `best_step` where that checkpoint is there: what a kill between a save and its
+  /// links left undone.
+  void relink(std::int64_t step, std::int64_t best_step);
+
   /// Removes checkpoints newer than `step` (after --resume of an older one) and `best` if it pointed at one of them;
   /// `latest` then points at the newest that is left. @throws RunError
   void forget_after(std::int64_t step);

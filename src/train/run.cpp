@@ -45,7 +45,15 @@ std::string grouped(std::int64_t n) {
   return digits;
 }
 
-std::string mebibytes(double bytes) { return fmt::format("{:.0f} MiB", bytes / (1 << 20)); }
+std::string byte_size(double bytes) {
+  if (bytes < 10 << 20) return fmt::format("{:.0f} KiB", std::ceil(bytes / (1 << 10)));
+  return fmt::format("{:.0f} MiB", bytes / (1 << 20));
+}
+
+std::string duration(double seconds) {
+  if (seconds < 120) return fmt::format("{:.1f} seconds", seconds);
+  return seconds < 7200 ? fmt::format("{:.0f} minutes", seconds / 60) : fmt::format("{:.1f} hours", seconds / 3600);
+}
 
 /// The article's advice: parameters and characters should be of the same order of magnitude.
 std::string advice(double parameters, double characters) {
@@ -81,14 +89,16 @@ class Run {
   bool due(std::int64_t every) const { return every > 0 && trainer_->steps_done() % every == 0; }
   bool events_follow(std::int64_t step) const;
   void run_events(bool last);
-  void validate(bool scheduled);
+  bool sample_is_due() const;
+  void take_validation(double nats, bool scheduled);
   void write_metrics();
-  void draw_sample();
+  std::string draw_sample();
+  void write_sample(const std::string& text);
   void save(bool is_best, bool last);
+  void check_skips();
   void finish(const std::string& reason);
   double test_loss();
   void tell_settings();
-  bool out_of_time() const { return options_.minutes > 0 && seconds_since(begin_) >= options_.minutes * 60; }
   int signal() const { return observer_.stop_signal(); }
 
   const TrainOptions& options_;
@@ -99,7 +109,9 @@ class Run {
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<LogFile> metrics_, samples_;
   std::int64_t last_step_ = 0;                  // the run ends here
-  std::optional<Trainer::Step> pending_;        // the newest step, whose metrics line is not written yet
+  std::optional<nlohmann::ordered_json> pending_;   // the newest step's metrics line, not written yet
+  bool events_cut_ = false;                     // a signal came before that step's validation or sample was done
+  bool time_is_up_ = false;
   double train_nats_ = kNotKnown;
   double validation_nats_ = kNotKnown;          // of the weights as they are, or NaN
   std::int64_t saved_step_ = -1;
@@ -114,6 +126,7 @@ Trainer::Options Run::trainer_options() const {
 }
 
 ExitCode Run::dry_run() {
+  if (options_.resume != "auto" && options_.resume != "never") static_cast<void>(resolve_checkpoint(options_.resume));
   trainer_ = std::make_unique<Trainer>(config_, trainer_options());
   last_step_ = options_.steps > 0 ? options_.steps : trainer_->total_steps();
   tell_settings();
@@ -122,10 +135,9 @@ ExitCode Run::dry_run() {
 }
 
 void Run::open_folder() {
-  const bool existed = fs::exists(config_.run.dir);
-  if (options_.resume == "never" && existed && !fs::is_directory(config_.run.dir)) {
-    throw ConfigError(config_.run.dir + ": is not a folder; choose another with --output");
-  }
+  std::optional<fs::path> source;
+  const bool named = options_.resume != "auto" && options_.resume != "never";
+  if (named) source = fs::canonical(resolve_checkpoint(options_.resume).folder);   // before any folder is made
   folder_ = std::make_unique<RunFolder>(config_.run.dir);
   const bool holds_run = folder_->holds_run();
   if (options_.resume == "never" && holds_run) {
@@ -134,18 +146,13 @@ void Run::open_folder() {
   }
   folder_->remove_leftovers();
 
-  std::optional<fs::path> source;
   std::vector<std::string> notes;
-  if (options_.resume == "auto") {
-    source = folder_->newest_good(notes);
-  } else if (options_.resume != "never") {
-    source = fs::canonical(resolve_checkpoint(options_.resume).folder);
-    const bool own = source->parent_path().parent_path() == fs::canonical(folder_->root());
-    if (!own && holds_run) {
-      throw ConfigError(fmt::format("--resume {}: is a checkpoint of another run, and {} holds a run already; choose "
-                                    "another folder with --output",
-                                    options_.resume, config_.run.dir));
-    }
+  if (options_.resume == "auto") source = folder_->newest_good(notes);
+  const bool own = source && fs::canonical(*source).parent_path().parent_path() == fs::canonical(folder_->root());
+  if (source && !own && holds_run) {
+    throw ConfigError(fmt::format("--resume {}: is a checkpoint of another run, and {} holds a run already; choose another "
+                                  "folder with --output",
+                                  options_.resume, config_.run.dir));
   }
   for (const std::string& note : notes) observer_.warning(note);
   if (!source && !notes.empty()) {   // a fresh start would cut the logs of a run that somebody may still want to mend
@@ -158,14 +165,17 @@ void Run::open_folder() {
     trainer_ = std::make_unique<Trainer>(config_, from, trainer_options());
     observer_.note(fmt::format("resumed at step {} ({})", from.step, source->string()));
     validation_nats_ = from.validation_nats;
-    const bool own = source->parent_path().parent_path() == fs::canonical(folder_->root());
+    if (!from.state->due_metrics.empty()) pending_ = nlohmann::ordered_json::parse(from.state->due_metrics);
     if (own) {
-      if (options_.resume != "auto") folder_->forget_after(from.step);
+      if (named) folder_->forget_after(from.step);
+      folder_->relink(from.step, from.state->best_step);
       if (!RunFolder::cut_log(folder_->metrics_file(), from.state->metrics_bytes) ||
           !RunFolder::cut_log(folder_->samples_file(), from.state->samples_bytes)) {
         observer_.warning("the logs are shorter than they were at that step: lines of earlier steps are missing");
       }
       saved_step_ = from.step;
+    } else {
+      trainer_->restart_best(from.validation_nats);
     }
   } else {
     trainer_ = std::make_unique<Trainer>(config_, trainer_options());
@@ -189,9 +199,10 @@ void Run::tell_settings() {
   const auto row = [&rows](const std::string& name, std::string value) { rows.emplace_back(name, std::move(value)); };
   row("config", options_.config_name);
   row("text", t.text_source());
-  row("characters", fmt::format("{} (train {}, validation {}, test {}), {} distinct", grouped(t.text_characters()),
+  row("characters", fmt::format("{} (train {}, validation {}, test {})", grouped(t.text_characters()),
                                 grouped(plan.train_characters), grouped(plan.validation_characters),
-                                grouped(plan.test_characters), t.vocabulary().size()));
+                                grouped(plan.test_characters)));
+  row("vocabulary", fmt::format("{} distinct characters", t.vocabulary().size()));
   row("model", fmt::format("{} x {} {}, dropout {}", shape.layers, shape.hidden, name_of(shape.cell),
                            config_.model.dropout));
   row("parameters", fmt::format("{}: {}", grouped(static_cast<std::int64_t>(layout.parameter_count())),
@@ -203,8 +214,8 @@ void Run::tell_settings() {
   row("device", device.threads > 0 ? fmt::format("{}: {}, {} threads", device.backend, device.name, device.threads)
                                    : fmt::format("{}: {}", device.backend, device.name));
   row("precision", t.precision_name());
-  row("memory", mebibytes(static_cast<double>(t.memory_bytes())));
-  row("disk", fmt::format("{} a checkpoint, at most {} of them", mebibytes(checkpoint_bytes),
+  row("memory", byte_size(static_cast<double>(t.memory_bytes())));
+  row("disk", fmt::format("{} a checkpoint, at most {} of them", byte_size(checkpoint_bytes),
                           std::max(1, config_.checkpoint.keep) + 1));
   row("run folder", config_.run.dir);
   if (options_.dry_run) {
@@ -212,8 +223,8 @@ void Run::tell_settings() {
                                                            shape.hidden, trainer_->network().precision());
     constexpr double kShareOfRate = 0.75;   // what is left of a product's rate in a whole step, by experience
     const double step_seconds = step_flops / (kShareOfRate * rate * 1e9);
-    row("estimate", fmt::format("about {:.1f} ms a step, {:.1f} hours in all, without validation and samples",
-                                step_seconds * 1e3, step_seconds * static_cast<double>(last_step_) / 3600));
+    row("estimate", fmt::format("about {:.2g} ms a step, {} in all, without validation and samples", step_seconds * 1e3,
+                                duration(step_seconds * static_cast<double>(last_step_))));
   }
   observer_.settings(rows);
 }
@@ -226,6 +237,8 @@ void Run::begin() {
   folder_->trial_save(trainer_->checkpoint(kNotKnown));
   metrics_ = std::make_unique<LogFile>(folder_->metrics_file());
   samples_ = std::make_unique<LogFile>(folder_->samples_file());
+  const bool from_elsewhere = trainer_->steps_done() > 0 && saved_step_ < 0;
+  if (from_elsewhere) save(std::isfinite(validation_nats_), true);
 }
 
 ExitCode Run::run() {
@@ -233,7 +246,7 @@ ExitCode Run::run() {
   begin();
   constexpr std::int64_t kTiny = 16;   // the article's "hello": its scores fit on a screen
   const bool tiny = trainer_->text_characters() <= kTiny;
-  if (trainer_->steps_done() >= last_step_) {
+  if (trainer_->steps_done() >= last_step_ && !pending_) {
     observer_.note(fmt::format("the run is at step {} already, its last: nothing to do. Raise train.epochs or --steps to "
                                "go on",
                                trainer_->steps_done()));
@@ -259,25 +272,40 @@ bool Run::events_follow(std::int64_t step) const {
 
 void Run::loop() {
   std::int64_t submitted = trainer_->steps_done();
+  if (pending_) run_events(submitted == last_step_);   // what a signal kept this step from
   while (true) {
-    if (submitted >= last_step_) return finish("all steps are done");
     if (const int n = signal(); n != 0) return finish(fmt::format("stopped by {}", n == kSigint ? "SIGINT" : "SIGTERM"));
-    if (out_of_time()) return finish(fmt::format("{} minutes are over", options_.minutes));
+    if (submitted >= last_step_) return finish("all steps are done");
+    if (time_is_up_) return finish(fmt::format("{} minutes are over", options_.minutes));
     const int patience = config_.validate.patience;
     if (patience > 0 && trainer_->state().validations_without_best >= patience) {
       return finish(fmt::format("{} validations in a row were no better than the best", patience));
     }
     ++submitted;
     for (const Trainer::Step& step : trainer_->step()) handle(step);
-    if (!events_follow(submitted)) continue;
-    for (const Trainer::Step& step : trainer_->drain()) handle(step);
-    run_events(submitted == last_step_);
+    time_is_up_ = options_.minutes > 0 && seconds_since(begin_) >= options_.minutes * 60;
+    if (events_follow(submitted) || time_is_up_) {
+      for (const Trainer::Step& step : trainer_->drain()) handle(step);
+    }
+    check_skips();
+    if (events_follow(submitted) || time_is_up_) run_events(submitted == last_step_ || time_is_up_);
   }
 }
 
 void Run::handle(const Trainer::Step& step) {
   write_metrics();   // of the step before, which nothing can be added to any more
-  pending_ = step;
+  nlohmann::ordered_json line;
+  line["step"] = step.step;
+  line["epoch"] = step.epoch;
+  const auto put = [&line](const char* key, double value) {   // JSON has no NaN: what is not a number is not known
+    if (std::isfinite(value)) line[key] = value;
+  };
+  put("train_nats_per_char", step.nats_per_char);
+  put("learning_rate", step.learning_rate);
+  put("gradient_norm", step.gradient_norm);
+  put("ms_per_step", step.ms);
+  if (step.skipped) line["skipped"] = true;
+  pending_ = std::move(line);
   validation_nats_ = kNotKnown;
   train_nats_ = step.nats_per_char;
   const double characters = static_cast<double>(trainer_->plan().training.batch) * trainer_->plan().training.sequence;
@@ -297,39 +325,50 @@ void Run::handle(const Trainer::Step& step) {
   }
 }
 
+void Run::check_skips() {
+  const int in_a_row = trainer_->state().skipped_in_a_row;
+  if (in_a_row < config_.train.skip_limit) return;
+  write_metrics();
+  throw RunError(fmt::format("the loss or the gradient was NaN or infinite in {} steps in a row (the last is step {}); no "
+                             "update was made in them. Lower train.optimizer.learning_rate or train.clip, and start again: "
+                             "the run goes on from its last checkpoint",
+                             in_a_row, trainer_->steps_done()));
+}
+
+bool Run::sample_is_due() const {
+  const auto& at = config_.sample.at;
+  return due(config_.sample.every) || std::find(at.begin(), at.end(), trainer_->steps_done()) != at.end();
+}
+
+/// Validation, metrics, sample and checkpoint of the step that is done. A signal in the middle of it leaves nothing half
+/// done: finish() saves the step with its metrics line, and the run that goes on begins with these events.
 void Run::run_events(bool last) {
-  const std::int64_t step = trainer_->steps_done();
+  const bool scheduled = due(config_.validate.every);
+  const double nats = scheduled || last ? trainer_->validate() : kNotKnown;
+  const std::string sample = sample_is_due() ? draw_sample() : "";
+  if (signal() != 0 && (scheduled || last || sample_is_due())) {   // either may be incomplete
+    events_cut_ = true;
+    return;
+  }
   const double best_before = trainer_->state().best_validation;
-  if (last || due(config_.validate.every)) validate(due(config_.validate.every));
+  take_validation(nats, scheduled);
   const bool is_best = trainer_->state().best_validation < best_before;
   write_metrics();
-  const auto& at = config_.sample.at;
-  if (due(config_.sample.every) || std::find(at.begin(), at.end(), step) != at.end()) draw_sample();
+  write_sample(sample);
   if (last || is_best || due(config_.checkpoint.every)) save(is_best, last);
 }
 
-void Run::validate(bool scheduled) {
-  if (trainer_->plan().validation.empty()) return;
-  validation_nats_ = trainer_->validate();
-  const bool is_best = trainer_->record_validation(validation_nats_, scheduled);
-  if (!std::isnan(validation_nats_)) observer_.validation_done(trainer_->steps_done(), validation_nats_, is_best);
+void Run::take_validation(double nats, bool scheduled) {
+  if (std::isnan(nats)) return;
+  validation_nats_ = nats;
+  const bool is_best = trainer_->record_validation(nats, scheduled);
+  observer_.validation_done(trainer_->steps_done(), nats, is_best);
 }
 
 void Run::write_metrics() {
   if (!pending_) return;
-  const Trainer::Step step = *std::exchange(pending_, std::nullopt);
-  nlohmann::ordered_json line;
-  line["step"] = step.step;
-  line["epoch"] = step.epoch;
-  const auto put = [&line](const char* key, double value) {   // JSON has no NaN: what is not a number is not known
-    if (std::isfinite(value)) line[key] = value;
-  };
-  put("train_nats_per_char", step.nats_per_char);
-  put("validation_nats_per_char", validation_nats_);
-  put("learning_rate", step.learning_rate);
-  put("gradient_norm", step.gradient_norm);
-  put("ms_per_step", step.ms);
-  if (step.skipped) line["skipped"] = true;
+  nlohmann::ordered_json line = *std::exchange(pending_, std::nullopt);
+  if (std::isfinite(validation_nats_)) line["validation_nats_per_char"] = validation_nats_;
   const std::string text = line.dump();
   if (!metrics_->append(text + "\n") && !std::exchange(log_failed_, true)) {
     observer_.warning(folder_->metrics_file().string() + ": cannot be written now; its lines are kept and tried again");
@@ -337,7 +376,7 @@ void Run::write_metrics() {
   observer_.metrics_line(text);
 }
 
-void Run::draw_sample() {
+std::string Run::draw_sample() {
   const std::int64_t step = trainer_->steps_done();
   SampleSettings settings;
   settings.length = config_.sample.length;
@@ -354,9 +393,19 @@ void Run::draw_sample() {
     }
     break;
   }
-  const std::string text = trainer_->sample(settings);
+  try {
+    return trainer_->sample(settings);
+  } catch (const RunError& error) {   // scores that are not finite: training may still recover, or ends by skip_limit
+    observer_.warning(fmt::format("no sample at step {}: {}", step, error.what()));
+    return "";
+  }
+}
+
+void Run::write_sample(const std::string& text) {
+  if (text.empty()) return;
+  const std::int64_t step = trainer_->steps_done();
   observer_.sample(step, text);
-  samples_->append(fmt::format("==== step {} temperature {} ====\n{}\n", step, settings.temperature, text));
+  samples_->append(fmt::format("==== step {} temperature {} ====\n{}\n", step, config_.sample.temperature, text));
 }
 
 void Run::save(bool is_best, bool last) {
@@ -364,6 +413,7 @@ void Run::save(bool is_best, bool last) {
     Checkpoint checkpoint = trainer_->checkpoint(validation_nats_);
     metrics_->sync();
     samples_->sync();
+    if (events_cut_) checkpoint.state->due_metrics = pending_->dump();
     checkpoint.state->metrics_bytes = metrics_->size();
     checkpoint.state->samples_bytes = samples_->size();
     folder_->save(checkpoint, is_best, config_.checkpoint.keep);
@@ -381,13 +431,9 @@ void Run::save(bool is_best, bool last) {
 
 void Run::finish(const std::string& reason) {
   for (const Trainer::Step& step : trainer_->drain()) handle(step);
+  if (!events_cut_) write_metrics();
+  if (saved_step_ != trainer_->steps_done()) save(false, true);
   const bool stopped = signal() != 0;
-  if (saved_step_ != trainer_->steps_done()) {
-    const double best_before = trainer_->state().best_validation;
-    if (!stopped && std::isnan(validation_nats_)) validate(false);
-    write_metrics();
-    save(trainer_->state().best_validation < best_before, true);
-  }
   RunSummary summary;
   summary.reason = reason;
   summary.step = trainer_->steps_done();
@@ -397,7 +443,7 @@ void Run::finish(const std::string& reason) {
     summary.best_validation_nats = trainer_->state().best_validation;
     summary.best_step = trainer_->state().best_step;
   }
-  if (!stopped && !out_of_time()) summary.test_nats = test_loss();
+  if (!stopped) summary.test_nats = test_loss();
   summary.seconds = seconds_since(begin_);
   summary.run_folder = folder_->root();
   summary.files = {{"newest checkpoint", (folder_->root() / "latest").string()}};

@@ -104,9 +104,9 @@ struct Trainer::Parts {
 void Trainer::Parts::restore(const Checkpoint& from) {
   const TrainingState& saved = *from.state;
   if (saved.text_sha256 != corpus.sha256()) {
-    throw DataError(fmt::format("{}: the text is not the one of the checkpoint at step {} (sha256 {}, there {}); put it "
+    throw DataError(fmt::format("corpus.{}: {}: the text is not the one of the checkpoint at step {} (sha256 {}, there {}); put it "
                                 "back, or choose another run.dir (--output)",
-                                corpus.source(), from.step, corpus.sha256(), saved.text_sha256));
+                                config.corpus.text ? "text" : "path", corpus.source(), from.step, corpus.sha256(), saved.text_sha256));
   }
   if (saved.batch != plan.training.batch) {
     throw FormatError(fmt::format("the checkpoint's state has {} lanes, this run {}", saved.batch, plan.training.batch));
@@ -198,12 +198,6 @@ std::vector<Trainer::Step> Trainer::step() {
   while (p.in_flight.size() > static_cast<std::size_t>(p.backend->info().steps_in_flight)) {
     finished.push_back(p.collect());
   }
-  if (p.state.skipped_in_a_row >= p.config.train.skip_limit) {
-    throw RunError(fmt::format("the loss or the gradient was NaN or infinite in {} steps in a row (the last is step {}); "
-                               "no update was made in them. Lower train.optimizer.learning_rate or train.clip, and start "
-                               "again: the run goes on from its last checkpoint",
-                               p.state.skipped_in_a_row, p.state.step));
-  }
   return finished;
 }
 
@@ -251,6 +245,12 @@ bool Trainer::record_validation(double nats, bool scheduled) {
     }
   }
   return best;
+}
+
+void Trainer::restart_best(double nats) {
+  TrainingState& s = parts_->state;
+  s.best_validation = std::isnan(nats) ? std::numeric_limits<double>::infinity() : nats;
+  s.best_step = std::isnan(nats) ? 0 : s.step;
 }
 
 std::string Trainer::sample(const SampleSettings& settings) {
