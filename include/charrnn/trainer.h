@@ -64,8 +64,8 @@ class Trainer {
   /// The scores (logits) for the first characters of the text from zero state, as a table; for tiny texts.
   std::string score_table();
 
-  /// Forgets the best so far: the run goes on in another folder, where that checkpoint is not.
-  void restart_best(double validation_nats);
+  /// What counts as the best so far from now on: its checkpoint is the one that there is. NaN: none.
+  void set_best(double validation_nats, std::int64_t step);
 
   /// Everything to go on from here. @throws RunError if a weight is not finite
   Checkpoint checkpoint(double validation_nats);

@@ -48,16 +48,21 @@ struct WindowLoss {
   double nats = 0;
   double weight = 0;                       // nats / weight = nats per character
   double correct = 0;                      // weight of the characters whose logit was the largest
+
+  WindowLoss& operator+=(const WindowLoss& o) {
+    nats += o.nats;
+    weight += o.weight;
+    correct += o.correct;
+    return *this;
+  }
 };
 
 struct UpdateSettings {
   OptimizerConfig optimizer;               // its learning_rate is the one of this step
   ClipConfig clip;
-  std::int64_t step = 1;                   // counted from 1; Adam's bias correction
 };
 
 struct StepResult {
-  std::int64_t step = 0;
   double nats_per_char = 0;
   double gradient_norm = 0;                // of the mean nats per character, before clipping
   bool skipped = false;                    // loss or gradient was NaN or infinite: weights and moments are as before,
@@ -109,6 +114,11 @@ class Network {
   /// [arena_size] floats each. Waits.
   virtual void read(Arena which, std::span<float> to) = 0;
   virtual void write(Arena which, std::span<const float> from) = 0;
+
+  /// How many updates the moments have seen, for Adam's bias correction. Skipped ones do not count, so only the device knows
+  /// in time. Zero at first; set when a run goes on. Waits.
+  virtual std::int64_t updates() = 0;
+  virtual void set_updates(std::int64_t count) = 0;
 
   /// Clip, then the optimizer's step, from the gradients that stand in the arena. Skips both if the norm is not finite.
   virtual StepResult update(const UpdateSettings& settings) = 0;

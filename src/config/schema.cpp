@@ -410,7 +410,7 @@ std::vector<ConfigKey> make_keys() {
       whole(
           "model.hidden", "units a layer", 1, kMaxHidden, [](Config & c) -> auto& { return c.model.hidden; }),
       number(
-          "model.dropout", "between layers and before the output", Bound::kClosed, 0, 1, Bound::kOpen,
+          "model.dropout", "between layers and before the output", Bound::kClosed, 0, 0.999, Bound::kClosed,
           [](Config & c) -> auto& { return c.model.dropout; }),
       number(
           "model.forget_bias", "of the lstm cell", Bound::kClosed, -100, 100, Bound::kClosed,

@@ -33,9 +33,7 @@ class CpuBackend final : public Backend {
   }
 
   std::size_t memory_bytes(const NetworkShape& shape, const SessionShape& session) const override {
-    const ParameterLayout layout(shape);
-    constexpr std::size_t kArenas = 4, kPackedCopies = 2;   // forward and backward
-    return (kArenas + kPackedCopies) * layout.arena_size() * sizeof(float) + CpuSession::memory_bytes(shape, session);
+    return CpuNetwork::memory_bytes(shape) + CpuSession::memory_bytes(shape, session);
   }
 
   double product_gflops(int m, int n, int k, Precision precision) override;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "cpu/cpu_session.h"
+#include "cpu/memory.h"
 
 namespace charrnn::cpu {
 
@@ -22,23 +23,14 @@ WeightView backward_view(const float* weights, const GateBlock& block, std::int6
   return {weights + block.weight_row * columns, block.rows, columns, columns, 1};
 }
 
-UpdateKind update_kind(OptimizerKind kind) {
-  switch (kind) {
-    case OptimizerKind::kRmsprop: return UpdateKind::kRmsprop;
-    case OptimizerKind::kAdam: return UpdateKind::kAdam;
-    case OptimizerKind::kAdagrad: return UpdateKind::kAdagrad;
-    case OptimizerKind::kSgd: break;
-  }
-  return UpdateKind::kSgd;
-}
-
-OptimizerFactors<float> factors(const OptimizerConfig& o, std::int64_t step) {
+/// @param update  counted from 1
+OptimizerFactors<float> factors(const OptimizerConfig& o, std::int64_t update) {
   OptimizerFactors<float> f{};
   f.rate = static_cast<float>(o.learning_rate);
   f.epsilon = static_cast<float>(o.epsilon);
   double decay = o.name == OptimizerKind::kSgd ? o.momentum : o.decay_rate;
   if (o.name == OptimizerKind::kAdam) {
-    const auto t = static_cast<double>(step);
+    const auto t = static_cast<double>(update);
     f.rate = static_cast<float>(o.learning_rate / (1 - std::pow(o.beta1, t)));
     f.second_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(o.beta2, t)));
     f.decay1 = static_cast<float>(o.beta1);
@@ -54,6 +46,7 @@ OptimizerFactors<float> factors(const OptimizerConfig& o, std::int64_t step) {
 
 CpuNetwork::CpuNetwork(const NetworkShape& shape, std::shared_ptr<ThreadPool> pool)
     : layout_(shape), gates_(gate_map(shape.cell, shape.hidden)), pool_(std::move(pool)) {
+  require_memory(memory_bytes(shape), "the network");
   for (auto& arena : arenas_) arena = HostBuffer(layout_.arena_size());
   const float* p = arena(Arena::kParameters);
   const auto keep = [this](std::vector<std::unique_ptr<PackedWeights>>& to, const WeightView& view) {
@@ -157,19 +150,17 @@ StepResult CpuNetwork::update(const UpdateSettings& settings) {
   for (const double s : squares) sum += s;
 
   StepResult result;
-  result.step = settings.step;
   result.gradient_norm = std::sqrt(sum);
   result.skipped = !std::isfinite(sum);
   if (result.skipped) return result;
 
   UpdateRow row;
-  row.factors = factors(settings.optimizer, settings.step);
+  row.factors = factors(settings.optimizer, updates_ + 1);
   row.clip_value = std::numeric_limits<float>::infinity();
   if (settings.clip.kind == ClipConfig::Kind::kValue) row.clip_value = static_cast<float>(settings.clip.threshold);
   if (settings.clip.kind == ClipConfig::Kind::kNorm && result.gradient_norm > settings.clip.threshold) {
     row.clip_scale = static_cast<float>(settings.clip.threshold / result.gradient_norm);
   }
-  const UpdateKind kind = update_kind(settings.optimizer.name);
   pool_->run(parts, [&](int part) {
     const Range mine = split_range(chunks, part, parts);
     UpdateRow r = row;
@@ -177,16 +168,23 @@ StepResult CpuNetwork::update(const UpdateSettings& settings) {
     r.n = std::min(n, mine.end * kUpdateChunk) - begin;
     r.p = arena(Arena::kParameters) + begin;
     r.g = g + begin;
-    r.m = arena(Arena::kMoment2) + begin;
-    r.v = arena(Arena::kMoment1) + begin;
-    if (kind == UpdateKind::kAdam) std::swap(r.m, r.v);
-    if (r.n > 0) update_row(kind, r);
+    r.moment1 = arena(Arena::kMoment1) + begin;
+    r.moment2 = arena(Arena::kMoment2) + begin;
+    if (r.n > 0) update_row(settings.optimizer.name, r);
   });
+  ++updates_;
   stale_ = true;
   return result;
 }
 
+std::size_t CpuNetwork::memory_bytes(const NetworkShape& shape) {
+  const ParameterLayout layout(shape);
+  constexpr std::size_t kArenas = 4, kPackedCopies = 2;   // forward and backward
+  return (kArenas + kPackedCopies) * layout.arena_size() * sizeof(float);
+}
+
 std::unique_ptr<Session> CpuNetwork::open(const SessionShape& shape) {
+  require_memory(CpuSession::memory_bytes(layout_.shape(), shape), "a session");
   return std::make_unique<CpuSession>(*this, shape);
 }
 

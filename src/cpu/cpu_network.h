@@ -29,8 +29,12 @@ class CpuNetwork final : public Network {
   Precision precision() const override { return Precision::kFp32; }
   void read(Arena which, std::span<float> to) override;
   void write(Arena which, std::span<const float> from) override;
+  std::int64_t updates() override { return updates_; }
+  void set_updates(std::int64_t count) override { updates_ = count; }
   StepResult update(const UpdateSettings& settings) override;
   std::unique_ptr<Session> open(const SessionShape& shape) override;
+
+  static std::size_t memory_bytes(const NetworkShape& shape);
 
   // For sessions.
   const NetworkShape& shape() const { return layout_.shape(); }
@@ -59,6 +63,7 @@ class CpuNetwork final : public Network {
   std::unique_ptr<PackedWeights> head_forward_, head_backward_;
   std::vector<PackedWeights*> all_packed_;
   HostBuffer table_;
+  std::int64_t updates_ = 0;
   bool stale_ = true;
 };
 

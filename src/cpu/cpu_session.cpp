@@ -13,6 +13,9 @@ namespace {
 
 std::size_t size_of(std::int64_t a, std::int64_t b, std::int64_t c = 1) { return static_cast<std::size_t>(a * b * c); }
 
+/// Into a buffer that cells without it do not have.
+float* at(HostBuffer& buffer, std::int64_t offset) { return buffer.size() == 0 ? nullptr : buffer.data() + offset; }
+
 }  // namespace
 
 CpuSession::CpuSession(CpuNetwork& network, const SessionShape& shape) : network_(network), shape_(shape) {
@@ -40,6 +43,7 @@ CpuSession::CpuSession(CpuNetwork& network, const SessionShape& shape) : network
       s.dh_below = HostBuffer(size_of(T, b, H));
       s.dc = HostBuffer(size_of(b, H));
       s.head_bias_sum = HostBuffer(size_of(V, 1));
+      s.step_sum = HostBuffer(size_of(std::max(V, W), 1));
     } else {
       s.inference_gates = HostBuffer(size_of(T, b, W));
     }
@@ -63,12 +67,20 @@ std::size_t CpuSession::memory_bytes(const NetworkShape& n, const SessionShape& 
   return static_cast<std::size_t>(floats) * sizeof(float);
 }
 
-void CpuSession::check(const Window& w) const {
+void CpuSession::check(const Window& w, bool with_loss) const {
   const auto count = size_of(w.steps, w.batch);
+  const auto fits = [](std::size_t size, std::size_t expected) { return size == 0 || size == expected; };
   if (w.batch != shape_.batch || w.steps < 1 || w.steps > shape_.max_steps || w.ids.size() != count) {
     throw ShapeError("Session: the window is " + std::to_string(w.steps) + " x " + std::to_string(w.batch) + " with " +
                      std::to_string(w.ids.size()) + " ids, the session takes up to " +
                      std::to_string(shape_.max_steps) + " x " + std::to_string(shape_.batch));
+  }
+  if ((with_loss || !w.targets.empty()) && w.targets.size() != count) {
+    throw ShapeError("Session: " + std::to_string(w.targets.size()) + " targets, expected " + std::to_string(count));
+  }
+  if (!fits(w.weights.size(), count) || !fits(w.reset.size(), static_cast<std::size_t>(w.batch))) {
+    throw ShapeError("Session: " + std::to_string(w.weights.size()) + " weights and " + std::to_string(w.reset.size()) +
+                     " resets, expected " + std::to_string(count) + " and " + std::to_string(w.batch) + ", or none");
   }
   const TokenId vocabulary = network_.shape().vocabulary;
   for (const TokenId id : w.ids) {
@@ -244,9 +256,9 @@ void CpuSession::run_forward(Slice& slice, int steps, const Input& input, const 
                             .hidden = n.hidden,
                             .gates = gates + t * b * W,
                             .h_prev = layer.h.data() + t * b * H,
-                            .c_prev = layer.c.data() + t * b * H,
+                            .c_prev = at(layer.c, t * b * H),
                             .h = layer.h.data() + (t + 1) * b * H,
-                            .c = layer.c.data() + (t + 1) * b * H});
+                            .c = at(layer.c, (t + 1) * b * H)});
     }
     if (drop) drop_out(slice, l, steps, dropout, output_of(slice, l, false), layer.dropped.data());
   }
@@ -290,7 +302,7 @@ void CpuSession::run_backward(Slice& slice, int steps, const DropoutKey& dropout
   const ProductShape head{.m = rows, .n = H, .k = V, .a_row = V, .c_row = H};
   slice.products.get(head).run(slice.logits.data(), network_.head_backward(), slice.dh.data());
   std::fill_n(slice.head_bias_sum.data(), V, 0.0F);
-  add_rows(slice.head_bias_sum.data(), slice.logits.data(), rows, V);
+  for (int t = 0; t < steps; ++t) add_sum(slice, slice.head_bias_sum.data(), slice.logits.data() + t * b * V, V);
 
   for (int l = n.layers - 1; l >= 0; --l) {
     Layer& layer = slice.layers[static_cast<std::size_t>(l)];
@@ -307,12 +319,12 @@ void CpuSession::run_backward(Slice& slice, int steps, const DropoutKey& dropout
                              .gates = gates,
                              .h_prev = layer.h.data() + t * b * H,
                              .h = layer.h.data() + (t + 1) * b * H,
-                             .c_prev = layer.c.data() + t * b * H,
-                             .c = layer.c.data() + (t + 1) * b * H,
+                             .c_prev = at(layer.c, t * b * H),
+                             .c = at(layer.c, (t + 1) * b * H),
                              .dh = dh + t * b * H,
                              .dh_prev = dh_prev,
                              .dc = slice.dc.data()});
-      add_rows(layer.bias_sum.data(), gates, b, W);
+      add_sum(slice, layer.bias_sum.data(), gates, W);
       if (t == 0) continue;
       for (std::size_t i = 0; i < packed.hidden_backward.size(); ++i) {
         const GateBlock& block = map.hidden[i];
@@ -336,6 +348,13 @@ void CpuSession::run_backward(Slice& slice, int steps, const DropoutKey& dropout
   }
 }
 
+/// The rows of one step are summed first, and then the steps: chains of b and T additions, not one of T b.
+void CpuSession::add_sum(Slice& slice, float* to, const float* rows, std::int64_t n) {
+  std::fill_n(slice.step_sum.data(), n, 0.0F);
+  add_rows(slice.step_sum.data(), rows, slice.lanes, n);
+  add_rows(to, slice.step_sum.data(), 1, n);
+}
+
 void CpuSession::copy_logits(const Slice& slice, int steps, std::span<float> logits) const {
   if (logits.empty()) return;
   const std::int64_t V = network_.shape().vocabulary, b = slice.lanes;
@@ -345,7 +364,7 @@ void CpuSession::copy_logits(const Slice& slice, int steps, std::span<float> log
 }
 
 void CpuSession::forward(const Window& window, std::span<float> logits) {
-  check(window);
+  check(window, false);
   if (!logits.empty() && logits.size() != size_of(window.steps, window.batch, network_.shape().vocabulary)) {
     throw ShapeError("Session::forward: logits must be [T,B,V] or empty");
   }
@@ -376,7 +395,7 @@ void CpuSession::forward_dense(int steps, std::span<const float> x, std::span<fl
 }
 
 WindowLoss CpuSession::evaluate(const Window& window) {
-  check(window);
+  check(window, true);
   network_.refresh();
   network_.pool().run(static_cast<int>(slices_.size()), [&](int worker) {
     Slice& s = slices_[static_cast<std::size_t>(worker)];
@@ -387,17 +406,13 @@ WindowLoss CpuSession::evaluate(const Window& window) {
     finish_lanes(s, window.steps);
   });
   WindowLoss sum;
-  for (const Slice& s : slices_) {
-    sum.nats += s.loss.nats;
-    sum.weight += s.loss.weight;
-    sum.correct += s.loss.correct;
-  }
+  for (const Slice& s : slices_) sum += s.loss;
   return sum;
 }
 
 WindowLoss CpuSession::gradients(const Window& window, const DropoutKey& dropout) {
   if (!shape_.training) throw ShapeError("Session::gradients: the session was not opened for training");
-  check(window);
+  check(window, true);
   network_.refresh();
   network_.pool().run(static_cast<int>(slices_.size()), [&](int worker) {
     Slice& s = slices_[static_cast<std::size_t>(worker)];
@@ -412,9 +427,7 @@ WindowLoss CpuSession::gradients(const Window& window, const DropoutKey& dropout
   WindowLoss sum;
   for (Slice& s : slices_) {
     finish_lanes(s, window.steps);
-    sum.nats += s.loss.nats;
-    sum.weight += s.loss.weight;
-    sum.correct += s.loss.correct;
+    sum += s.loss;
   }
   return sum;
 }
@@ -520,7 +533,6 @@ void CpuSession::bias_gradients() {
 void CpuSession::submit_step(const Window& window, const DropoutKey& dropout, const UpdateSettings& settings) {
   const WindowLoss loss = gradients(window, dropout);
   StepResult result;
-  result.step = settings.step;
   result.nats_per_char = loss.nats / loss.weight;
   if (std::isfinite(loss.nats)) {
     const StepResult update = network_.update(settings);

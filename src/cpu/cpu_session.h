@@ -42,6 +42,7 @@ class CpuSession final : public Session {
     HostBuffer dh, dh_below;             // [T,b,H]
     HostBuffer dc;                       // [b,H]
     HostBuffer head_bias_sum;            // [V]
+    HostBuffer step_sum;                 // [max(V, W)] of the rows of one step
     ProductCache products;
     WindowLoss loss;
   };
@@ -50,7 +51,7 @@ class CpuSession final : public Session {
     std::span<const float> dense;        // [T,B,V]
   };
 
-  void check(const Window& window) const;
+  void check(const Window& window, bool with_loss) const;
   /// Calls copy(own, given, count) for each slice's part of each layer's state.
   template <class Floats, class Copy>
   void copy_state(Floats h, Floats c, const Copy& copy);
@@ -62,6 +63,7 @@ class CpuSession final : public Session {
   void run_head(Slice& slice, int steps, const DropoutKey& dropout);
   void run_loss(Slice& slice, const Window& window, bool want_gradient);
   void run_backward(Slice& slice, int steps, const DropoutKey& dropout);
+  static void add_sum(Slice& slice, float* to, const float* rows, std::int64_t n);
   void copy_logits(const Slice& slice, int steps, std::span<float> logits) const;
   void finish_lanes(Slice& slice, int steps);
 

@@ -44,10 +44,6 @@ void PackedWeights::repack_copy(int copy) {
   stream().wait();
 }
 
-void PackedWeights::repack() {
-  for (int i = 0; i < copies(); ++i) repack_copy(i);
-}
-
 Product::Product(const ProductShape& s) : shape_(s) {
   const dnnl::memory::desc a({s.m, s.k}, kF32, dnnl::memory::dims{s.a_row, s.a_column});
   const dnnl::memory::desc b = s.b_row == 0
@@ -80,9 +76,8 @@ Product::Product(const ProductShape& s) : shape_(s) {
 
 void Product::run(const float* a, PackedWeights& b, float* c, const float* bias) {
   if (packed_from_ != &b) {
-    b_packed_ = &b.in(description_.weights_desc());
+    arguments_.insert_or_assign(DNNL_ARG_WEIGHTS, b.in(description_.weights_desc()));
     packed_from_ = &b;
-    arguments_.insert_or_assign(DNNL_ARG_WEIGHTS, *b_packed_);
   }
   a_.set_data_handle(writable(a));
   c_.set_data_handle(c);

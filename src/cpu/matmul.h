@@ -33,8 +33,7 @@ class PackedWeights {
   /// The copy in `layout`, packed now if it is new. The reference stays valid.
   const dnnl::memory& in(const dnnl::memory::desc& layout);
 
-  /// Brings every copy up to date with the arena.
-  void repack();
+  /// Brings a copy up to date with the arena.
   int copies() const { return static_cast<int>(copies_.size()); }
   void repack_copy(int copy);
 
@@ -75,8 +74,7 @@ class Product {
   dnnl::matmul::primitive_desc description_;
   dnnl::matmul primitive_;
   dnnl::memory a_, b_, c_, bias_;
-  PackedWeights* packed_from_ = nullptr;   // whose copy b_packed_ is
-  const dnnl::memory* b_packed_ = nullptr;
+  PackedWeights* packed_from_ = nullptr;   // whose copy stands in arguments_
   std::unordered_map<int, dnnl::memory> arguments_;
 };
 

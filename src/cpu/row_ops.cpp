@@ -152,44 +152,36 @@ CHARRNN_CLONES void scale_row(float* x, int n, float factor) {
   for (int j = 0; j < n; ++j) x[j] *= factor;
 }
 
-/// Calls f(p, g, m, v) for each element, with the gradient clipped.
+/// Calls rule(p, clipped gradient, moment1, moment2) for each element.
 template <class Rule>
 CHARRNN_HD void update_body(const UpdateRow& u, Rule rule) {
   float* const __restrict__ p = u.p;
   const float* const __restrict__ g = u.g;
-  float* const __restrict__ v = u.v;
+  float* const __restrict__ m = u.moment1;
+  float* const __restrict__ v = u.moment2;
   for (std::int64_t j = 0; j < u.n; ++j) {
     float clipped = g[j] * u.clip_scale;
     clipped = clipped > u.clip_value ? u.clip_value : clipped;
     clipped = clipped < -u.clip_value ? -u.clip_value : clipped;
-    rule(p[j], clipped, v[j]);
+    rule(p[j], clipped, m[j], v[j]);
   }
 }
 
 CHARRNN_CLONES void update_rmsprop(const UpdateRow& u) {
   const auto f = u.factors;
-  update_body(u, [f](float& p, float g, float& v) { rmsprop(p, g, v, f); });
+  update_body(u, [f](float& p, float g, float& square, float&) { rmsprop(p, g, square, f); });
 }
 CHARRNN_CLONES void update_adagrad(const UpdateRow& u) {
   const auto f = u.factors;
-  update_body(u, [f](float& p, float g, float& v) { adagrad(p, g, v, f); });
+  update_body(u, [f](float& p, float g, float& sum, float&) { adagrad(p, g, sum, f); });
 }
 CHARRNN_CLONES void update_sgd(const UpdateRow& u) {
   const auto f = u.factors;
-  update_body(u, [f](float& p, float g, float& v) { sgd(p, g, v, f); });
+  update_body(u, [f](float& p, float g, float& velocity, float&) { sgd(p, g, velocity, f); });
 }
 CHARRNN_CLONES void update_adam(const UpdateRow& u) {
   const auto f = u.factors;
-  float* const __restrict__ p = u.p;
-  const float* const __restrict__ g = u.g;
-  float* const __restrict__ m = u.m;
-  float* const __restrict__ v = u.v;
-  for (std::int64_t j = 0; j < u.n; ++j) {
-    float clipped = g[j] * u.clip_scale;
-    clipped = clipped > u.clip_value ? u.clip_value : clipped;
-    clipped = clipped < -u.clip_value ? -u.clip_value : clipped;
-    adam(p[j], clipped, m[j], v[j], f);
-  }
+  update_body(u, [f](float& p, float g, float& mean, float& square) { adam(p, g, mean, square, f); });
 }
 
 CHARRNN_CLONES void add_row(float* __restrict__ y, const float* __restrict__ x, std::int64_t n) {
@@ -263,12 +255,12 @@ XentRow softmax_xent_row(float* logits, int vocabulary, TokenId target, float we
 
 double sum_of_squares(const float* x, std::int64_t n) { return squares_in_parts(x, n); }
 
-void update_row(UpdateKind kind, const UpdateRow& u) {
+void update_row(OptimizerKind kind, const UpdateRow& u) {
   switch (kind) {
-    case UpdateKind::kRmsprop: return update_rmsprop(u);
-    case UpdateKind::kAdam: return update_adam(u);
-    case UpdateKind::kAdagrad: return update_adagrad(u);
-    case UpdateKind::kSgd: return update_sgd(u);
+    case OptimizerKind::kRmsprop: return update_rmsprop(u);
+    case OptimizerKind::kAdam: return update_adam(u);
+    case OptimizerKind::kAdagrad: return update_adagrad(u);
+    case OptimizerKind::kSgd: return update_sgd(u);
   }
 }
 

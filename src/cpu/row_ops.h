@@ -4,14 +4,14 @@
 
 #include <cstdint>
 
+#include "charrnn/config.h"
 #include "charrnn/network_shape.h"
 #include "kernels/optimizer.h"
 
 namespace charrnn::cpu {
 
-/// Columns of a row of gates in units of H. LSTM: i f g o. GRU: nx r z nh, where n = tanh(nx + r nh): the input's product
-/// writes (nx | r z), the hidden's (r z nh), each on neighbouring columns. RNN: its one pre-activation.
-constexpr int gate_columns(Cell cell) { return cell == Cell::kLstm || cell == Cell::kGru ? 4 : 1; }
+/// Columns of a row of gates in units of H. LSTM: i f g o. RNN: its one pre-activation. GRU: nx r z nh, where
+/// n = tanh(nx + r nh): the input's product writes (nx | r z), the hidden's (r z nh), each on neighbouring columns.
 enum GruColumn { kGruColumnNx, kGruColumnR, kGruColumnZ, kGruColumnNh };
 
 struct StepRows {
@@ -59,17 +59,16 @@ XentRow softmax_xent_row(float* logits, int vocabulary, TokenId target, float we
 /// Sum of squares of n floats, in double, in a fixed order.
 double sum_of_squares(const float* x, std::int64_t n);
 
-enum class UpdateKind { kRmsprop, kAdam, kAdagrad, kSgd };
 struct UpdateRow {
   std::int64_t n = 0;
   float* p = nullptr;
   const float* g = nullptr;
-  float* m = nullptr;             // adam: first moment
-  float* v = nullptr;             // the other moment
+  float* moment1 = nullptr;       // the rules' only moment; adam: the mean
+  float* moment2 = nullptr;       // adam: the mean square
   float clip_value = 0;           // clamp to +- this; infinity: not
   float clip_scale = 1;           // times this
   OptimizerFactors<float> factors{};
 };
-void update_row(UpdateKind kind, const UpdateRow& u);
+void update_row(OptimizerKind kind, const UpdateRow& u);
 
 }  // namespace charrnn::cpu

@@ -3,7 +3,11 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <string>
+#include <system_error>
 #include <utility>
+
+#include "charrnn/error.h"
 
 namespace charrnn::cpu {
 
@@ -28,10 +32,19 @@ class SingleThreadedOpenMp {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+  try {
+    for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+  } catch (const std::system_error& error) {
+    const std::string started = std::to_string(size());
+    stop();
+    throw DeviceError("cpu: only " + started + " of " + std::to_string(threads) + " threads could be started (" +
+                      error.what() + "); use fewer with --threads");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() noexcept {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;

@@ -2,7 +2,6 @@
 // calls it, so that products run single-threaded inside workers and nothing joins behind our back.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -15,6 +14,7 @@ namespace charrnn::cpu {
 
 class ThreadPool {
  public:
+  /// @throws DeviceError if the system starts no more threads
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -27,6 +27,7 @@ class ThreadPool {
 
  private:
   void work(int worker);
+  void stop() noexcept;
   void run_one(int worker);
 
   std::mutex mutex_;

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "charrnn/error.h"
+#include "data/grouped.h"
 
 namespace charrnn {
 namespace {
@@ -38,14 +39,6 @@ Shares divide(const std::array<double, 3>& split, std::int64_t n, std::int64_t l
 }
 
 /// 1234567 as 1,234,567.
-std::string grouped(std::int64_t n) {
-  std::string digits = std::to_string(n);
-  for (std::ptrdiff_t i = static_cast<std::ptrdiff_t>(digits.size()) - 3; i > (n < 0 ? 1 : 0); i -= 3) {
-    digits.insert(static_cast<std::size_t>(i), 1, ',');
-  }
-  return digits;
-}
-
 /// "1 character", "1,234 characters".
 std::string counted(std::int64_t n, const char* thing) { return grouped(n) + " " + thing + (n == 1 ? "" : "s"); }
 

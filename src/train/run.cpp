@@ -13,6 +13,7 @@
 #include "charrnn/checkpoint.h"
 #include "charrnn/trainer.h"
 #include "data/corpus.h"
+#include "data/grouped.h"
 #include "data/streams.h"
 #include "io/files.h"
 #include "io/run_folder.h"
@@ -35,14 +36,6 @@ Config effective_config(Config config) {
   config.run.dir = fs::absolute(config.run.dir).lexically_normal().string();
   if (config.init_from) config.init_from = fs::absolute(*config.init_from).lexically_normal().string();
   return config;
-}
-
-std::string grouped(std::int64_t n) {
-  std::string digits = std::to_string(n);
-  for (std::ptrdiff_t i = static_cast<std::ptrdiff_t>(digits.size()) - 3; i > 0; i -= 3) {
-    digits.insert(static_cast<std::size_t>(i), 1, ',');
-  }
-  return digits;
 }
 
 std::string byte_size(double bytes) {
@@ -72,6 +65,12 @@ std::string clip_text(const ClipConfig& clip) {
   return fmt::format("norm to {}", clip.threshold);
 }
 
+/// The best validation so far, and whose it was.
+struct Best {
+  double nats = std::numeric_limits<double>::infinity();
+  std::int64_t step = 0;
+};
+
 class Run {
  public:
   Run(const TrainOptions& options, RunObserver& observer)
@@ -94,7 +93,7 @@ class Run {
   void write_metrics();
   std::string draw_sample();
   void write_sample(const std::string& text);
-  void save(bool is_best, bool last);
+  void save(bool last, std::optional<Best> beaten = {});
   void check_skips();
   void finish(const std::string& reason);
   double test_loss();
@@ -175,7 +174,7 @@ void Run::open_folder() {
       }
       saved_step_ = from.step;
     } else {
-      trainer_->restart_best(from.validation_nats);
+      trainer_->set_best(from.validation_nats, from.step);
     }
   } else {
     trainer_ = std::make_unique<Trainer>(config_, trainer_options());
@@ -238,7 +237,7 @@ void Run::begin() {
   metrics_ = std::make_unique<LogFile>(folder_->metrics_file());
   samples_ = std::make_unique<LogFile>(folder_->samples_file());
   const bool from_elsewhere = trainer_->steps_done() > 0 && saved_step_ < 0;
-  if (from_elsewhere) save(std::isfinite(validation_nats_), true);
+  if (from_elsewhere) save(true, std::isfinite(validation_nats_) ? std::optional(Best{}) : std::nullopt);
 }
 
 ExitCode Run::run() {
@@ -330,9 +329,9 @@ void Run::check_skips() {
   if (in_a_row < config_.train.skip_limit) return;
   write_metrics();
   throw RunError(fmt::format("the loss or the gradient was NaN or infinite in {} steps in a row (the last is step {}); no "
-                             "update was made in them. Lower train.optimizer.learning_rate or train.clip, and start again: "
-                             "the run goes on from its last checkpoint",
-                             in_a_row, trainer_->steps_done()));
+                             "update was made in them. Start a new run (--output) with a lower "
+                             "train.optimizer.learning_rate or train.clip, and init_from: {} to keep what was learned",
+                             in_a_row, trainer_->steps_done(), config_.run.dir));
 }
 
 bool Run::sample_is_due() const {
@@ -350,12 +349,12 @@ void Run::run_events(bool last) {
     events_cut_ = true;
     return;
   }
-  const double best_before = trainer_->state().best_validation;
+  const Best before{trainer_->state().best_validation, trainer_->state().best_step};
   take_validation(nats, scheduled);
-  const bool is_best = trainer_->state().best_validation < best_before;
+  const bool is_best = trainer_->state().best_validation < before.nats;
   write_metrics();
   write_sample(sample);
-  if (last || is_best || due(config_.checkpoint.every)) save(is_best, last);
+  if (last || is_best || due(config_.checkpoint.every)) save(last, is_best ? std::optional(before) : std::nullopt);
 }
 
 void Run::take_validation(double nats, bool scheduled) {
@@ -408,7 +407,13 @@ void Run::write_sample(const std::string& text) {
   samples_->append(fmt::format("==== step {} temperature {} ====\n{}\n", step, config_.sample.temperature, text));
 }
 
-void Run::save(bool is_best, bool last) {
+/// @param beaten  if this is the best checkpoint: what was the best until now, and is again should the save fail
+void Run::save(bool last, std::optional<Best> beaten) {
+  if (trainer_->state().skipped_in_a_row > 0) {   // weights that give NaN must not push the good checkpoints out
+    observer_.note(fmt::format("step {} is not saved: its update was skipped", trainer_->steps_done()));
+    return;
+  }
+  const bool is_best = beaten.has_value();
   try {
     Checkpoint checkpoint = trainer_->checkpoint(validation_nats_);
     metrics_->sync();
@@ -423,6 +428,7 @@ void Run::save(bool is_best, bool last) {
     observer_.checkpoint_saved(checkpoint.step, folder_->checkpoint_folder(checkpoint.step), is_best);
   } catch (const RunError& error) {
     if (last || std::exchange(save_failed_, true)) throw;
+    if (beaten) trainer_->set_best(beaten->nats, beaten->step);
     observer_.warning(fmt::format("the checkpoint of step {} could not be saved: {}. The older ones are intact; the run "
                                   "goes on and tries once more at the next turn",
                                   trainer_->steps_done(), error.what()));
@@ -432,7 +438,7 @@ void Run::save(bool is_best, bool last) {
 void Run::finish(const std::string& reason) {
   for (const Trainer::Step& step : trainer_->drain()) handle(step);
   if (!events_cut_) write_metrics();
-  if (saved_step_ != trainer_->steps_done()) save(false, true);
+  if (saved_step_ != trainer_->steps_done()) save(true);
   const bool stopped = signal() != 0;
   RunSummary summary;
   summary.reason = reason;

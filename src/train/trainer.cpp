@@ -114,6 +114,7 @@ void Trainer::Parts::restore(const Checkpoint& from) {
   network->write(Arena::kParameters, from.parameters);
   if (!saved.moment1.empty()) network->write(Arena::kMoment1, saved.moment1);
   if (!saved.moment2.empty()) network->write(Arena::kMoment2, saved.moment2);
+  network->set_updates(saved.step - saved.skipped_total);
   session->set_state(saved.h, saved.c);
   state = saved;
   for (std::vector<float>* array : {&state.moment1, &state.moment2, &state.h, &state.c}) *array = {};
@@ -159,7 +160,7 @@ void Trainer::Parts::submit() {
   const std::int64_t step = ++submitted;
   const HostWindow window = loader->next();
   const auto now = Clock::now();
-  UpdateSettings settings{config.train.optimizer, config.train.clip, step - state.skipped_total};
+  UpdateSettings settings{config.train.optimizer, config.train.clip};
   settings.optimizer.learning_rate =
       learning_rate(config.train.optimizer.learning_rate, config.train.schedule,
                     {.step = step,
@@ -247,10 +248,9 @@ bool Trainer::record_validation(double nats, bool scheduled) {
   return best;
 }
 
-void Trainer::restart_best(double nats) {
-  TrainingState& s = parts_->state;
-  s.best_validation = std::isnan(nats) ? std::numeric_limits<double>::infinity() : nats;
-  s.best_step = std::isnan(nats) ? 0 : s.step;
+void Trainer::set_best(double nats, std::int64_t step) {
+  parts_->state.best_validation = std::isnan(nats) ? std::numeric_limits<double>::infinity() : nats;
+  parts_->state.best_step = std::isnan(nats) ? 0 : step;
 }
 
 std::string Trainer::sample(const SampleSettings& settings) {
@@ -289,7 +289,7 @@ Checkpoint Trainer::checkpoint(double validation_nats) {
   p.network->read(Arena::kParameters, c.parameters);
   if (!std::all_of(c.parameters.begin(), c.parameters.end(), [](float x) { return std::isfinite(x); })) {
     throw RunError(fmt::format("a weight is NaN or infinite at step {}: nothing is saved. Lower "
-                               "train.optimizer.learning_rate, and start again from the last checkpoint",
+                               "train.optimizer.learning_rate in a new run (--output) with init_from the last checkpoint",
                                c.step));
   }
   TrainingState state = p.state;

@@ -300,7 +300,6 @@ TEST_CASE("optimizers are the reference's over ten steps", "[backend]") {
           for (std::size_t i = 0; i < tensor.count(); ++i) g[tensor.offset + i] = static_cast<float>(rng.normal());
         }
         s.network->write(Arena::kGradients, g);
-        settings.step = step;
         const StepResult result = s.network->update(settings);
         std::vector<double> gradients = to_double(g);
         CHECK(result.gradient_norm == Approx(reference::norm(gradients)).epsilon(1e-12));
@@ -313,6 +312,20 @@ TEST_CASE("optimizers are the reference's over ten steps", "[backend]") {
       CHECK_ALL_CLOSE(s.read(Arena::kMoment2), state.moment2, Tolerance::fp32(4, 10));
     }
   }
+}
+
+TEST_CASE("a skipped update does not count for Adam's bias correction", "[backend]") {
+  Setup plain({{Cell::kGru, 1, 7, 5}, 1, 1, 2}), skipping({{Cell::kGru, 1, 7, 5}, 1, 1, 2});
+  UpdateSettings settings;
+  settings.optimizer.name = OptimizerKind::kAdam;
+  skipping.network->write(Arena::kGradients, std::vector<float>(plain.parameters.size(), std::nanf("")));
+  CHECK(skipping.network->update(settings).skipped);
+  for (Setup* s : {&plain, &skipping}) {
+    s->network->write(Arena::kGradients, std::vector<float>(plain.parameters.size(), 0.5F));
+    CHECK_FALSE(s->network->update(settings).skipped);
+    CHECK(s->network->updates() == 1);
+  }
+  CHECK(plain.read(Arena::kParameters) == skipping.read(Arena::kParameters));
 }
 
 TEST_CASE("a zero gradient leaves RMSProp's weights alone", "[backend]") {
@@ -357,7 +370,6 @@ TEST_CASE("the same steps on the same threads give the same bits", "[backend]") 
       Setup s(size);
       for (int step = 1; step <= 5; ++step) {
         UpdateSettings settings;
-        settings.step = step;
         s.session->submit_step(s.window(), {0.5F, 1, static_cast<std::uint64_t>(step), 0}, settings);
         s.session->next_result();
       }
@@ -377,6 +389,17 @@ TEST_CASE("wrong sizes are refused by name, and nothing happens", "[backend]") {
   CHECK_THROWS_AS(s.session->forward(s.window(), {}), ShapeError);
   s.ids[0] = -1;
   CHECK_THROWS_AS(s.session->evaluate(s.window()), ShapeError);
+  s.ids[0] = 0;
+  const auto refused = [&s](Window bad) { CHECK_THROWS_AS(s.session->evaluate(bad), ShapeError); };
+  Window bad = s.window();
+  bad.targets = {};
+  refused(bad);
+  bad = s.window();
+  bad.weights = bad.weights.subspan(1);
+  refused(bad);
+  bad = s.window();
+  bad.reset = bad.reset.subspan(1);
+  refused(bad);
   CHECK_THROWS_AS(s.session->next_result(), ShapeError);
   CHECK_THROWS_AS(s.backend->make_network(s.size.network, Precision::kBf16), DeviceError);
   CHECK_THROWS_AS(open_backend("cuda", 0), DeviceError);

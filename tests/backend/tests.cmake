@@ -1,5 +1,5 @@
 # Tests of this folder.
-charrnn_test(backend_test SOURCES backend/backend_test.cpp backend/math_test.cpp
+charrnn_test(backend_test SOURCES backend/backend_test.cpp backend/math_test.cpp backend/thread_pool_test.cpp
   USES charrnn_backends charrnn_model charrnn_reference LABEL threads)
 charrnn_test(reference_test SOURCES backend/reference_test.cpp USES charrnn_reference nlohmann_json::nlohmann_json)
 charrnn_test(pytorch_test SOURCES backend/pytorch_test.cpp USES charrnn_backends nlohmann_json::nlohmann_json)

@@ -115,6 +115,8 @@ void check_same_end(const fs::path& a, const fs::path& b) {
   CHECK(x.state->scheduled_best == y.state->scheduled_best);
   CHECK(x.state->validations_without_best == y.state->validations_without_best);
   CHECK(x.state->plateau_scale == y.state->plateau_scale);
+  CHECK(x.state->plateau_bad == y.state->plateau_bad);
+  CHECK(x.state->skipped_total == y.state->skipped_total);
 }
 
 /// Each step once, in order, with the same numbers (but for the time that it took).
@@ -249,6 +251,65 @@ TEST_CASE("a signal ends the run after its step, saved, with the signal's exit c
   }
 }
 
+TEST_CASE("a signal in the middle of a step's validation and sample costs neither", "[train]") {
+  Settings settings;
+  settings.optimizer = "{name: rmsprop, learning_rate: 0.01}, schedule: {kind: plateau, factor: 0.5, patience: 0}";
+  TempFolder straight;
+  const auto eventful = [&settings](const fs::path& folder) {
+    TrainOptions options = options_in(folder, settings);
+    options.config.validate.every = 2;
+    options.config.sample.every = 3;
+    return options;
+  };
+  Recorder all;
+  run(eventful(straight.path()), all, 20);
+  for (const int stop : {2, 3, 6, 20}) {   // due: a validation, a sample, both, the end
+    INFO("signal after step " << stop);
+    TempFolder cut;
+    Recorder first, second;
+    first.signal = SIGTERM;
+    first.signal_after_step = stop;
+    CHECK(run(eventful(cut.path()), first, 20) == ExitCode::kTerminated);
+    CHECK(run(eventful(cut.path()), second, 20) == ExitCode::kOk);
+    check_same_end(straight.path(), cut.path());
+    check_same_metrics(straight.path(), cut.path());
+  }
+}
+
+TEST_CASE("a run that its minutes end validates, saves and scores the test split", "[train]") {
+  TempFolder folder;
+  TrainOptions options = options_in(folder.path());
+  options.config.validate.every = 0;
+  options.config.checkpoint.every = 1;
+  options.minutes = 1e-9;
+  Recorder recorder;
+  CHECK(run(options, recorder) == ExitCode::kOk);
+  CHECK(recorder.steps.size() == 1);
+  CHECK(metrics(folder.path()).back().contains("validation_nats_per_char"));
+  CHECK(fs::exists(folder / "run/best"));
+  CHECK(std::isfinite(recorder.summary.test_nats));
+}
+
+TEST_CASE("dropout masks differ from step to step, and the learning rate waits for a plateau", "[train]") {
+  TempFolder folder;
+  std::ofstream(folder / "text.txt", std::ios::binary) << some_text(1, 40);
+  Settings settings;
+  settings.batch = 1;
+  settings.sequence = 30;   // one window an epoch: every step reads the same from zero state
+  settings.optimizer = "{name: rmsprop, learning_rate: 1.0e-30}, schedule: {kind: plateau, factor: 0.5, patience: 1}";
+  TrainOptions options = options_in(folder.path(), settings);
+  options.config.corpus.split = {0.8, 0.2, 0};
+  options.config.train.epochs = 8;
+  options.config.validate.every = 1;
+  Recorder recorder;
+  run(options, recorder);
+  REQUIRE(recorder.steps.size() == 8);
+  CHECK(recorder.steps[0].nats_per_char != recorder.steps[1].nats_per_char);
+  // Nothing is learned: the first validation is the best, two more are worse than patience 1 allows.
+  const double rates[] = {1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125};
+  for (std::size_t i = 0; i < 8; ++i) CHECK(recorder.steps[i].learning_rate == 1e-30 * rates[i]);
+}
+
 TEST_CASE("changed settings are refused by name; epochs and periods may change", "[train]") {
   TempFolder folder;
   Recorder recorder;
@@ -309,47 +370,58 @@ TEST_CASE("NaN is skipped, counted, and ends the run after skip_limit in a row",
   Recorder recorder;
   CHECK_THROWS_AS(run(options, recorder), RunError);
   CHECK(std::count_if(recorder.steps.begin(), recorder.steps.end(), [](const StepRecord& r) { return r.skipped; }) >= 2);
-  std::vector<std::string> notes;
-  CHECK(RunFolder(options.config.run.dir).newest_good(notes));   // the last good checkpoint is intact
+  CHECK(metrics(folder.path()).size() == recorder.steps.size());
+  // The newest checkpoint is from before the streak: its weights give a number.
+  const Checkpoint newest = load_checkpoint(fs::canonical(folder / "run/latest"), LoadState::kYes);
+  CHECK(newest.state->skipped_in_a_row == 0);
+  CHECK(newest.step == static_cast<std::int64_t>(recorder.steps.size()) - 3);
 }
 
 TEST_CASE("patience ends a run whose validation gets no better", "[train]") {
   TempFolder folder;
   TrainOptions options = options_in(folder.path());
-  options.config.train.optimizer.learning_rate = 1e-12;   // nothing is learned: no validation is much better
+  options.config.train.optimizer.learning_rate = 1e-30;   // nothing is learned: no validation is better than the first
   options.config.validate.patience = 2;
   options.config.validate.every = 1;
   Recorder recorder;
   CHECK(run(options, recorder) == ExitCode::kOk);
-  CHECK(recorder.steps.size() < 60);
+  CHECK(recorder.steps.size() == 3);
   CHECK(recorder.summary.reason.find("validations") != std::string::npos);
 }
 
-TEST_CASE("validation is the reference's loss over the held-out text from zero state", "[train]") {
+TEST_CASE("validation and test are the reference's loss over the held-out text from zero state", "[train]") {
   TempFolder folder;
-  TrainOptions options = options_in(folder.path());
-  Trainer trainer(options.config, {});
+  Trainer trainer(options_in(folder.path()).config, {});
   const Checkpoint c = trainer.checkpoint(0);
   const std::string text = some_text();
-  double nats = 0, weight = 0;
-  for (const LaneRange& lane : trainer.plan().validation) {
-    std::vector<TokenId> ids, targets;
-    for (std::int64_t i = lane.start; i < lane.start + lane.count; ++i) {
-      ids.push_back(c.vocabulary.find(static_cast<std::uint8_t>(text[static_cast<std::size_t>(i)])));
-      targets.push_back(c.vocabulary.find(static_cast<std::uint8_t>(text[static_cast<std::size_t>(i + 1)])));
+  const auto expected = [&](const std::vector<LaneRange>& lanes, std::int64_t characters) {
+    double nats = 0, weight = 0;
+    for (const LaneRange& lane : lanes) {
+      std::vector<TokenId> ids, targets;
+      for (std::int64_t i = lane.start; i < lane.start + lane.count; ++i) {
+        ids.push_back(c.vocabulary.find(static_cast<std::uint8_t>(text[static_cast<std::size_t>(i)])));
+        targets.push_back(c.vocabulary.find(static_cast<std::uint8_t>(text[static_cast<std::size_t>(i + 1)])));
+      }
+      const std::vector<double> parameters(c.parameters.begin(), c.parameters.end());
+      reference::Window window;
+      window.steps = static_cast<int>(lane.count);
+      window.batch = 1;
+      window.ids = ids;
+      window.targets = targets;
+      const auto result =
+          reference::forward(ParameterLayout(c.shape()), parameters, window, reference::State::zero(c.shape(), 1));
+      nats += result.nats;
+      weight += result.weight;
     }
-    const std::vector<double> parameters(c.parameters.begin(), c.parameters.end());
-    reference::Window window;
-    window.steps = static_cast<int>(lane.count);
-    window.batch = 1;
-    window.ids = ids;
-    window.targets = targets;
-    const auto result = reference::forward(ParameterLayout(c.shape()), parameters, window, reference::State::zero(c.shape(), 1));
-    nats += result.nats;
-    weight += result.weight;
-  }
-  CHECK(weight == static_cast<double>(trainer.plan().validation_end - trainer.plan().validation_begin - 1));
-  CHECK(trainer.validate() == Approx(nats / weight).epsilon(1e-5));
+    CHECK(weight == static_cast<double>(characters));
+    return nats / weight;
+  };
+  const StreamPlan& plan = trainer.plan();
+  const double validation = expected(plan.validation, plan.validation_end - plan.validation_begin - 1);
+  const double test = expected(plan.test, plan.test_end - plan.test_begin - 1);
+  CHECK(trainer.validate() == Approx(validation).epsilon(1e-5));
+  CHECK(trainer.test(c) == Approx(test).epsilon(1e-5));
+  CHECK(std::abs(validation - test) > 1e-4 * test);   // they are told apart
 }
 
 TEST_CASE("init_from takes weights and maps characters by value", "[train]") {
