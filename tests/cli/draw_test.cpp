@@ -99,7 +99,7 @@ TEST_CASE("of equal logits the lower id is the likelier", "[sampler]") {
   CHECK(counts[1] > 400);
 }
 
-TEST_CASE("every random number in [0, 1) gives an id, in ascending order", "[sampler]") {
+TEST_CASE("every random number from 0 to below 1 gives an id, in ascending order", "[sampler]") {
   const SampleSettings settings;
   TokenId last = 0;
   for (double random = 0; random < 1; random += 1.0 / 4096) {

@@ -103,7 +103,7 @@ TEST_CASE("a run that is at its last step already says so and exits 0", "[cli][r
   CHECK_THAT(on.err, contains("resumed at step 20") && contains("step 25/25"));
 }
 
-TEST_CASE("--resume never refuses a folder that holds a run, --output names another", "[cli][run]") {
+TEST_CASE("resume never refuses a folder that holds a run, --output names another", "[cli][run]") {
   TrainedRun run;
   const Outcome never = run.work.run({"--config", "a.yaml", "--steps", "2", "--resume", "never"});
   CHECK(never.code == 2);

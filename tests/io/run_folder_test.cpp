@@ -26,7 +26,7 @@ using Names = std::vector<std::string>;
 
 }  // namespace
 
-TEST_CASE_METHOD(Fixture, "a fresh folder holds no run; a checkpoint or metrics make it one", "[io][run_folder]") {
+TEST_CASE_METHOD(Fixture, "a fresh folder holds no run, and a checkpoint or metrics make it one", "[io][run_folder]") {
   RunFolder run(root);
   CHECK(!run.holds_run());
   CHECK(!run.newest_good(notes));
@@ -212,7 +212,7 @@ TEST_CASE_METHOD(Fixture, "a folder that cannot be made is refused with its path
   CHECK_THROWS_AS(RunFolder(""), ConfigError);
 }
 
-TEST_CASE_METHOD(Fixture, "RUN means its best checkpoint, else its newest; CHECKPOINT itself", "[io][run_folder]") {
+TEST_CASE_METHOD(Fixture, "RUN means its best checkpoint, else its newest, and CHECKPOINT itself", "[io][run_folder]") {
   RunFolder run(root);
   for (const int step : {10, 20, 30}) run.save(small_checkpoint(step), false, 5);
   CHECK(resolve_checkpoint(root).folder == run.checkpoint_folder(30));

@@ -285,7 +285,7 @@ TEST_CASE("files that are not there or not files are refused with where was look
   CHECK_THROWS_AS(read_config(folder / "big.yaml"), ConfigError);
 }
 
-TEST_CASE("--set overrides single keys and whole values, and is held to the same table", "[config]") {
+TEST_CASE("overrides with --set change single keys and whole values, and is held to the same table", "[config]") {
   const std::string base =
       kBase + "train: {optimizer: {name: rmsprop, decay_rate: 0.9}, clip: {value: 1}, schedule: {decay: 0.9}}\n";
   const Config c =
@@ -324,7 +324,7 @@ TEST_CASE("--set overrides single keys and whole values, and is held to the same
   CHECK(holds(message_of(base, {"train.optimizer.beta1=0.5"}), "does not go with the optimizer rmsprop"));
 }
 
-TEST_CASE("what may not change is named; epochs, periods and places may", "[config]") {
+TEST_CASE("what may not change is named, but epochs, periods and places may", "[config]") {
   const Config a = parse_config(kBase, "x");
   Config b = parse_config(
       "corpus: {path: other.txt}\ntrain: {epochs: 3, precision: fp32}\nvalidate: {every: 3}\nrun: {dir: z}\nsample: "
