@@ -285,7 +285,7 @@ TEST_CASE("files that are not there or not files are refused with where was look
   CHECK_THROWS_AS(read_config(folder / "big.yaml"), ConfigError);
 }
 
-TEST_CASE("overrides with --set change single keys and whole values, and is held to the same table", "[config]") {
+TEST_CASE("overrides with --set change single keys and whole values, and are held to the same table", "[config]") {
   const std::string base =
       kBase + "train: {optimizer: {name: rmsprop, decay_rate: 0.9}, clip: {value: 1}, schedule: {decay: 0.9}}\n";
   const Config c =
