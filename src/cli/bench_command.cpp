@@ -66,7 +66,7 @@ std::vector<double> time_steps(const Config& config, Session& session, const std
       dropout.seed = config.train.seed;
       dropout.step = static_cast<std::uint64_t>(submitted + 1);
       session.submit_step(windows[static_cast<std::size_t>(submitted % kWindows)].view(), dropout,
-                          {config.train.optimizer, config.train.clip, submitted + 1});
+                          {config.train.optimizer, config.train.clip});
     }
     const StepResult result = session.next_result();
     const Clock::time_point now = Clock::now();
