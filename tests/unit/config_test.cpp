@@ -327,7 +327,7 @@ TEST_CASE("overrides with --set change single keys and whole values, and are hel
 TEST_CASE("what may not change is named, but epochs, periods and places may", "[config]") {
   const Config a = parse_config(kBase, "x");
   Config b = parse_config(
-      "corpus: {path: other.txt}\ntrain: {epochs: 3, precision: fp32}\nvalidate: {every: 3}\nrun: {dir: z}\nsample: "
+      "corpus: {path: other.txt}\ntrain: {epochs: 3}\nvalidate: {every: 3}\nrun: {dir: z}\nsample: "
       "{every: 1}\n",
       "x");
   CHECK(training_differences(a, b).empty());
