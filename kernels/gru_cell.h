@@ -25,7 +25,7 @@ CHARRNN_HD GruStep<Real> gru_cell(Real ar, Real az, Real nx, Real nh, Real h_pre
 
 template <class Real>
 struct GruGrad {
-  Real dr, dz, dnx, dnh, dh_prev;   // dh_prev: only the direct path z * h_prev; the products add the rest
+  Real dr, dz, dnx, dnh, dh_prev;  // dh_prev: only the direct path z * h_prev; the products add the rest
 };
 
 template <class Real>

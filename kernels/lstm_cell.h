@@ -24,7 +24,7 @@ CHARRNN_HD LstmStep<Real> lstm_cell(Real ai, Real af, Real ag, Real ao, Real c_p
 
 template <class Real>
 struct LstmGrad {
-  Real di, df, dg, d_o, dc_prev;   // with respect to the pre-activations, and to the previous cell
+  Real di, df, dg, d_o, dc_prev;  // with respect to the pre-activations, and to the previous cell
 };
 
 /// @param dh,dc  gradients with respect to this step's h (all paths) and c (from the next step)

@@ -22,8 +22,8 @@ CHARRNN_HD float exp_of(float x) {
   x = x < kLow ? kLow : x;
   x = x > kHigh ? kHigh : x;
   constexpr float kLog2E = 1.44269504089F;
-  constexpr float kRound = 12582912.0F;             // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-  constexpr float kLn2High = 0.693359375F;          // its product with |k| <= 127 is exact
+  constexpr float kRound = 12582912.0F;     // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  constexpr float kLn2High = 0.693359375F;  // its product with |k| <= 127 is exact
   constexpr float kLn2Low = -2.12194440e-4F;
   const float shifted = x * kLog2E + kRound;
   const float k = shifted - kRound;

@@ -7,12 +7,12 @@ namespace charrnn {
 
 template <class Real>
 struct OptimizerFactors {
-  Real rate;                  // learning rate; for adam already divided by 1 - beta1^step
-  Real decay;                 // rmsprop: decay_rate; adam: beta2; sgd: momentum
-  Real fresh;                 // 1 - decay, formed in double: in float 1 - 0.999 keeps four digits
-  Real decay1, fresh1;        // adam: beta1 and 1 - beta1
+  Real rate;            // learning rate; for adam already divided by 1 - beta1^step
+  Real decay;           // rmsprop: decay_rate; adam: beta2; sgd: momentum
+  Real fresh;           // 1 - decay, formed in double: in float 1 - 0.999 keeps four digits
+  Real decay1, fresh1;  // adam: beta1 and 1 - beta1
   Real epsilon;
-  Real second_correction;     // adam: 1 / sqrt(1 - beta2^step)
+  Real second_correction;  // adam: 1 / sqrt(1 - beta2^step)
 };
 
 /// v = decay v + (1 - decay) g^2; p -= rate g / (sqrt(v) + eps). Source: Tieleman & Hinton 2012.

@@ -8,7 +8,7 @@ namespace charrnn {
 template <bool kRelu, class Real>
 CHARRNN_HD Real rnn_cell(Real a) {
   if constexpr (kRelu) {
-    return a < Real(0) ? Real(0) : a;   // written so that NaN stays NaN
+    return a < Real(0) ? Real(0) : a;  // written so that NaN stays NaN
   } else {
     return tanh_of(a);
   }

@@ -36,8 +36,8 @@ struct TrainingState {
 
   std::string text_sha256;  // of the whole corpus
   std::int64_t text_characters = 0;
-  std::string machine;             // CPU or GPU model and precision ...
-  int threads = 0;                 // ... and threads, on which bits depend
+  std::string machine;  // CPU or GPU model and precision ...
+  int threads = 0;      // ... and threads, on which bits depend
   // The line of metrics.jsonl of this very step, where a signal came before its validation or sample was done: they are
   // made up for when the run goes on. Else empty.
   std::string due_metrics;

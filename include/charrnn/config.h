@@ -19,50 +19,50 @@ enum class Precision { kAuto, kFp32, kBf16, kTf32, kFp16 };
 enum class OptimizerKind { kRmsprop, kAdam, kAdagrad, kSgd };
 
 struct CorpusConfig {
-  std::string path;                              // one of path and text is set
-  std::optional<std::string> text;               // the text itself
+  std::string path;                 // one of path and text is set
+  std::optional<std::string> text;  // the text itself
   std::string encoding = "bytes";
-  std::array<double, 3> split{0.90, 0.05, 0.05}; // train, validation, test
+  std::array<double, 3> split{0.90, 0.05, 0.05};  // train, validation, test
   SplitBy split_by = SplitBy::kTail;
 };
 
 struct InitConfig {
   enum class Kind { kUniform, kNormal } kind = Kind::kUniform;
-  double scale = 0.08;                           // half-width of the uniform range, or the standard deviation
+  double scale = 0.08;  // half-width of the uniform range, or the standard deviation
 };
 
 struct ModelConfig {
-  Cell cell = Cell::kLstm;                       // keys cell and, for rnn, nonlinearity together
-  Nonlinearity nonlinearity = Nonlinearity::kTanh;   // as written; other cells ignore it
+  Cell cell = Cell::kLstm;                          // keys cell and, for rnn, nonlinearity together
+  Nonlinearity nonlinearity = Nonlinearity::kTanh;  // as written; other cells ignore it
   int layers = 2;
   int hidden = 128;
-  double dropout = 0.0;                          // [0, 1): between layers and before the output
-  double forget_bias = 1.0;                      // LSTM only
+  double dropout = 0.0;      // [0, 1): between layers and before the output
+  double forget_bias = 1.0;  // LSTM only
   InitConfig init;
 };
 
 struct OptimizerConfig {
   OptimizerKind name = OptimizerKind::kRmsprop;
   double learning_rate = 0.002;
-  double decay_rate = 0.95;                      // rmsprop
-  double beta1 = 0.9, beta2 = 0.999;             // adam
-  double momentum = 0.0;                         // sgd
+  double decay_rate = 0.95;           // rmsprop
+  double beta1 = 0.9, beta2 = 0.999;  // adam
+  double momentum = 0.0;              // sgd
   double epsilon = 1e-8;
 };
 
 struct ScheduleConfig {
   enum class Kind { kConstant, kDecay, kCosine, kPlateau } kind = Kind::kConstant;
-  double decay = 0.97;                           // decay: factor per epoch ...
-  int after_epoch = 10;                          // ... from the end of this epoch on
-  std::int64_t warmup_steps = 0;                 // cosine: linear from 0
-  double final_fraction = 0.1;                   // cosine: key `final`, of the learning rate, at the last step
-  double factor = 0.5;                           // plateau
-  int patience = 3;                              // plateau: validations without improvement
+  double decay = 0.97;            // decay: factor per epoch ...
+  int after_epoch = 10;           // ... from the end of this epoch on
+  std::int64_t warmup_steps = 0;  // cosine: linear from 0
+  double final_fraction = 0.1;    // cosine: key `final`, of the learning rate, at the last step
+  double factor = 0.5;            // plateau
+  int patience = 3;               // plateau: validations without improvement
 };
 
 struct ClipConfig {
   enum class Kind { kNone, kValue, kNorm } kind = Kind::kValue;
-  double threshold = 5.0;                        // on the gradient of the mean nats per character
+  double threshold = 5.0;  // on the gradient of the mean nats per character
 };
 
 struct TrainConfig {
@@ -78,19 +78,19 @@ struct TrainConfig {
 };
 
 struct ValidateConfig {
-  std::int64_t every = 250;                      // steps; 0: only at the end
-  std::int64_t characters = 1'000'000;           // at most so many, always the same
-  int patience = 0;                              // validations without improvement before the run stops; 0: never
+  std::int64_t every = 250;             // steps; 0: only at the end
+  std::int64_t characters = 1'000'000;  // at most so many, always the same
+  int patience = 0;                     // validations without improvement before the run stops; 0: never
 };
 
 struct CheckpointConfig {
-  std::int64_t every = 250;                      // steps; 0: only at the end
-  int keep = 3;                                  // the newest so many, besides the best
+  std::int64_t every = 250;  // steps; 0: only at the end
+  int keep = 3;              // the newest so many, besides the best
 };
 
 struct SampleConfig {
-  std::vector<std::int64_t> at;                  // steps
-  std::int64_t every = 0;                        // steps; 0: only `at`
+  std::vector<std::int64_t> at;  // steps
+  std::int64_t every = 0;        // steps; 0: only `at`
   std::int64_t length = 300;
   double temperature = 0.8;
   std::string prime = "\n";
@@ -98,7 +98,7 @@ struct SampleConfig {
 
 struct RunConfig {
   std::string dir = "runs/default";
-  std::string device = "auto";                   // auto | cpu | cuda | cuda:N
+  std::string device = "auto";  // auto | cpu | cuda | cuda:N
 };
 
 struct Config {
@@ -109,15 +109,13 @@ struct Config {
   CheckpointConfig checkpoint;
   SampleConfig sample;
   RunConfig run;
-  std::optional<std::string> init_from;          // a checkpoint: weights only
+  std::optional<std::string> init_from;  // a checkpoint: weights only
 
-  NetworkShape network_shape(int vocabulary) const {
-    return {model.cell, model.layers, model.hidden, vocabulary};
-  }
+  NetworkShape network_shape(int vocabulary) const { return {model.cell, model.layers, model.hidden, vocabulary}; }
 };
 
 // The names of choices, as configs write them.
-std::string_view name_of(Cell cell);   // both kinds of rnn are "rnn"; model.nonlinearity tells them apart
+std::string_view name_of(Cell cell);  // both kinds of rnn are "rnn"; model.nonlinearity tells them apart
 std::string_view name_of(Nonlinearity nonlinearity);
 std::string_view name_of(SplitBy by);
 std::string_view name_of(Precision precision);

@@ -16,7 +16,7 @@ namespace charrnn {
 class Rnn {
  public:
   struct State {
-    std::vector<float> h, c;   // [L,H] each; c empty for cells without it
+    std::vector<float> h, c;  // [L,H] each; c empty for cells without it
   };
 
   /// @param run_or_checkpoint  a checkpoint's folder, or a run's (its best, else its newest checkpoint)
@@ -39,7 +39,7 @@ class Rnn {
 
   void reset();
   State state() const;
-  void set_state(const State& state);   // @throws ShapeError
+  void set_state(const State& state);  // @throws ShapeError
 
   const NetworkShape& shape() const noexcept;
   const Vocabulary& vocabulary() const noexcept;

@@ -1,4 +1,5 @@
-// Training, a step at a time. run_training() (src/train/run.h), which adds folders, logs and signals, is a user of this.
+// Training, a step at a time. run_training() (src/train/run.h), which adds folders, logs and signals, is a user of
+// this.
 #pragma once
 
 #include <cstdint>
@@ -20,19 +21,19 @@ struct StreamPlan;
 class Trainer {
  public:
   struct Options {
-    int threads = 0;                                                           // CPU; 0: all
-    std::function<void(const std::string& what, double fraction)> progress;    // long silent work
-    std::function<bool()> cancelled;                                           // asked now and then in evaluations
+    int threads = 0;                                                         // CPU; 0: all
+    std::function<void(const std::string& what, double fraction)> progress;  // long silent work
+    std::function<bool()> cancelled;                                         // asked now and then in evaluations
   };
 
   struct Step {
-    std::int64_t step = 0;          // counted from 1
-    double epoch = 0;               // epochs done after this step
-    double nats_per_char = 0;       // of this step's batch, before its update
+    std::int64_t step = 0;     // counted from 1
+    double epoch = 0;          // epochs done after this step
+    double nats_per_char = 0;  // of this step's batch, before its update
     double learning_rate = 0;
-    double gradient_norm = 0;       // of the mean nats per character, before clipping
+    double gradient_norm = 0;  // of the mean nats per character, before clipping
     double ms = 0;
-    bool skipped = false;           // loss or gradient was NaN or infinite; nothing was updated
+    bool skipped = false;  // loss or gradient was NaN or infinite; nothing was updated
   };
 
   /// A fresh run: opens the text, the device, and draws the weights (or takes them from config.init_from).
@@ -40,7 +41,8 @@ class Trainer {
   Trainer(Config config, const Options& options);
 
   /// Goes on from a checkpoint that holds its state, bit for bit if the CPU type and the threads are the same.
-  /// @throws ConfigError naming each changed key of corpus, model or train (other than epochs), DataError for another text
+  /// @throws ConfigError naming each changed key of corpus, model or train (other than epochs), DataError for another
+  /// text
   Trainer(Config config, const Checkpoint& from, const Options& options);
 
   ~Trainer();
@@ -76,14 +78,14 @@ class Trainer {
   const Backend& backend() const;
   Backend& backend();
   const Network& network() const;
-  const TrainingState& state() const;          // counters; without arrays
+  const TrainingState& state() const;  // counters; without arrays
   std::int64_t text_characters() const;
   const std::string& text_source() const;
   std::int64_t steps_done() const;
   std::int64_t steps_per_epoch() const;
-  std::int64_t total_steps() const;            // epochs * steps_per_epoch
+  std::int64_t total_steps() const;  // epochs * steps_per_epoch
   std::string precision_name() const;
-  std::size_t memory_bytes() const;            // what network and sessions take
+  std::size_t memory_bytes() const;  // what network and sessions take
   /// Sentences worth telling: smaller batches, characters left out, a changed machine, init_from's mapping.
   const std::vector<std::string>& notes() const;
 

@@ -9,7 +9,8 @@
 //
 // Every operation spans T steps and all layers, so that a backend is free to multiply over all T where the recurrence
 // allows, to run slices of the batch free of each other, to hand whole layers to cuDNN, or to replay a captured graph.
-// submit_step() does not wait; next_result() does. Everything is ordered as it was called. Not safe for concurrent calls.
+// submit_step() does not wait; next_result() does. Everything is ordered as it was called. Not safe for concurrent
+// calls.
 #pragma once
 
 #include <cstdint>
@@ -26,28 +27,28 @@ namespace charrnn {
 
 /// T x B characters. Row-major, time first. All spans are host memory, read before the call returns.
 struct Window {
-  int steps = 0;                           // T
-  int batch = 0;                           // B: must be the session's
-  std::span<const TokenId> ids{};            // [T,B] input characters, in [0, V)
-  std::span<const TokenId> targets{};        // [T,B] the characters to predict; not read by forward()
-  std::span<const float> weights{};          // [T,B] weight of each loss, or empty: all 1. Weight 0: the target is not read
-  std::span<const std::uint8_t> reset{};     // [B] non-zero: the lane starts this window from zero state; or empty: none
-  float loss_scale = 1.0F;                 // of each weighted loss in the gradient: 1 / (sum of weights over all ranks)
+  int steps = 0;                       // T
+  int batch = 0;                       // B: must be the session's
+  std::span<const TokenId> ids{};      // [T,B] input characters, in [0, V)
+  std::span<const TokenId> targets{};  // [T,B] the characters to predict; not read by forward()
+  std::span<const float> weights{};    // [T,B] weight of each loss, or empty: all 1. Weight 0: the target is not read
+  std::span<const std::uint8_t> reset{};  // [B] non-zero: the lane starts this window from zero state; or empty: none
+  float loss_scale = 1.0F;                // of each weighted loss in the gradient: 1 / (sum of weights over all ranks)
 };
 
 /// Dropout masks are a function of this key and of (layer, t, lane, unit): equal on every backend, kept nowhere.
 struct DropoutKey {
-  float probability = 0.0F;                // of zeroing; survivors are scaled by 1 / (1 - probability)
+  float probability = 0.0F;  // of zeroing; survivors are scaled by 1 / (1 - probability)
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
-  int first_lane = 0;                      // global number of this session's lane 0 (ranks hold different lanes)
+  int first_lane = 0;  // global number of this session's lane 0 (ranks hold different lanes)
 };
 
 /// Sums over the characters of a window, weighted.
 struct WindowLoss {
   double nats = 0;
-  double weight = 0;                       // nats / weight = nats per character
-  double correct = 0;                      // weight of the characters whose logit was the largest
+  double weight = 0;   // nats / weight = nats per character
+  double correct = 0;  // weight of the characters whose logit was the largest
 
   WindowLoss& operator+=(const WindowLoss& o) {
     nats += o.nats;
@@ -58,21 +59,21 @@ struct WindowLoss {
 };
 
 struct UpdateSettings {
-  OptimizerConfig optimizer;               // its learning_rate is the one of this step
+  OptimizerConfig optimizer;  // its learning_rate is the one of this step
   ClipConfig clip;
 };
 
 struct StepResult {
   double nats_per_char = 0;
-  double gradient_norm = 0;                // of the mean nats per character, before clipping
-  bool skipped = false;                    // loss or gradient was NaN or infinite: weights and moments are as before,
-                                           // and the lanes start again from zero state
+  double gradient_norm = 0;  // of the mean nats per character, before clipping
+  bool skipped = false;      // loss or gradient was NaN or infinite: weights and moments are as before,
+                             // and the lanes start again from zero state
 };
 
 struct SessionShape {
-  int batch = 1;                           // B
-  int max_steps = 1;                       // windows may be shorter
-  bool training = false;                   // keeps what backward needs
+  int batch = 1;          // B
+  int max_steps = 1;      // windows may be shorter
+  bool training = false;  // keeps what backward needs
 };
 
 class Session {
@@ -96,7 +97,8 @@ class Session {
   /// Carries the state. Only for training sessions. Waits.
   virtual WindowLoss gradients(const Window& window, const DropoutKey& dropout) = 0;
 
-  /// gradients() and Network::update() in one: the training step, which a backend may capture and replay. Does not wait.
+  /// gradients() and Network::update() in one: the training step, which a backend may capture and replay. Does not
+  /// wait.
   virtual void submit_step(const Window& window, const DropoutKey& dropout, const UpdateSettings& settings) = 0;
   /// The result of the oldest submitted step. Waits for it.
   virtual StepResult next_result() = 0;
@@ -109,14 +111,14 @@ class Network {
  public:
   virtual ~Network() = default;
   virtual const ParameterLayout& layout() const = 0;
-  virtual Precision precision() const = 0;                       // never kAuto
+  virtual Precision precision() const = 0;  // never kAuto
 
   /// [arena_size] floats each. Waits.
   virtual void read(Arena which, std::span<float> to) = 0;
   virtual void write(Arena which, std::span<const float> from) = 0;
 
-  /// How many updates the moments have seen, for Adam's bias correction. Skipped ones do not count, so only the device knows
-  /// in time. Zero at first; set when a run goes on. Waits.
+  /// How many updates the moments have seen, for Adam's bias correction. Skipped ones do not count, so only the device
+  /// knows in time. Zero at first; set when a run goes on. Waits.
   virtual std::int64_t updates() = 0;
   virtual void set_updates(std::int64_t count) = 0;
 
@@ -128,11 +130,11 @@ class Network {
 };
 
 struct DeviceInfo {
-  std::string backend;                     // cpu | cuda
-  std::string name;                        // as its maker calls it
-  int threads = 0;                         // CPU only
-  std::vector<Precision> precisions;       // the first is what `auto` takes
-  int steps_in_flight = 0;                 // how many submitted steps may be outstanding before next_result() is called
+  std::string backend;                // cpu | cuda
+  std::string name;                   // as its maker calls it
+  int threads = 0;                    // CPU only
+  std::vector<Precision> precisions;  // the first is what `auto` takes
+  int steps_in_flight = 0;            // how many submitted steps may be outstanding before next_result() is called
 };
 
 class Backend {
@@ -147,7 +149,8 @@ class Backend {
   /// Bytes that a network of this shape with these sessions needs, for plans and messages.
   virtual std::size_t memory_bytes(const NetworkShape& shape, const SessionShape& session) const = 0;
 
-  /// Matrix products a second (2*M*N*K flops) at this size, measured now: the machine's own rate for `bench`, in GFLOP/s.
+  /// Matrix products a second (2*M*N*K flops) at this size, measured now: the machine's own rate for `bench`, in
+  /// GFLOP/s.
   virtual double product_gflops(int m, int n, int k, Precision precision) = 0;
 };
 

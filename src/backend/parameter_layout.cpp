@@ -3,7 +3,7 @@
 namespace charrnn {
 
 namespace {
-constexpr std::size_t kAlignFloats = 64;   // tensors start on 256 bytes: whole cache lines, and what vector loads like
+constexpr std::size_t kAlignFloats = 64;  // tensors start on 256 bytes: whole cache lines, and what vector loads like
 }
 
 ParameterLayout::ParameterLayout(const NetworkShape& shape) : shape_(shape) {

@@ -12,7 +12,7 @@
 namespace charrnn {
 
 struct ParameterTensor {
-  std::string name;      // rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0, ..., head.weight, head.bias
+  std::string name;  // rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0, ..., head.weight, head.bias
   std::size_t rows = 0;  // row-major [rows, cols]
   std::size_t cols = 0;  // 0 for a vector of `rows`
   std::size_t offset = 0;
@@ -25,16 +25,24 @@ class ParameterLayout {
 
   const NetworkShape& shape() const { return shape_; }
   const std::vector<ParameterTensor>& tensors() const { return tensors_; }
-  std::size_t arena_size() const { return arena_size_; }        // floats, with the padding between tensors
+  std::size_t arena_size() const { return arena_size_; }  // floats, with the padding between tensors
   std::size_t parameter_count() const { return parameter_count_; }
 
   // G = gate_count(cell). Layer 0 reads V columns, the others H.
-  const ParameterTensor& weight_ih(int layer) const { return tensors_[static_cast<std::size_t>(4 * layer)]; }      // [G*H, D]
-  const ParameterTensor& weight_hh(int layer) const { return tensors_[static_cast<std::size_t>(4 * layer + 1)]; }  // [G*H, H]
-  const ParameterTensor& bias_ih(int layer) const { return tensors_[static_cast<std::size_t>(4 * layer + 2)]; }    // [G*H]
-  const ParameterTensor& bias_hh(int layer) const { return tensors_[static_cast<std::size_t>(4 * layer + 3)]; }    // [G*H]
-  const ParameterTensor& head_weight() const { return tensors_[tensors_.size() - 2]; }                             // [V, H]
-  const ParameterTensor& head_bias() const { return tensors_[tensors_.size() - 1]; }                               // [V]
+  const ParameterTensor& weight_ih(int layer) const {
+    return tensors_[static_cast<std::size_t>(4 * layer)];
+  }  // [G*H, D]
+  const ParameterTensor& weight_hh(int layer) const {
+    return tensors_[static_cast<std::size_t>(4 * layer + 1)];
+  }  // [G*H, H]
+  const ParameterTensor& bias_ih(int layer) const {
+    return tensors_[static_cast<std::size_t>(4 * layer + 2)];
+  }  // [G*H]
+  const ParameterTensor& bias_hh(int layer) const {
+    return tensors_[static_cast<std::size_t>(4 * layer + 3)];
+  }                                                                                     // [G*H]
+  const ParameterTensor& head_weight() const { return tensors_[tensors_.size() - 2]; }  // [V, H]
+  const ParameterTensor& head_bias() const { return tensors_[tensors_.size() - 1]; }    // [V]
 
  private:
   NetworkShape shape_;

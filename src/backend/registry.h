@@ -15,9 +15,9 @@ namespace charrnn {
 std::unique_ptr<Backend> open_backend(const std::string& device, int threads);
 
 struct BackendStatus {
-  std::string backend;    // cpu | cuda
+  std::string backend;  // cpu | cuda
   bool available = false;
-  std::string detail;     // the device's name, or the reason for its absence, in one sentence
+  std::string detail;  // the device's name, or the reason for its absence, in one sentence
   std::vector<Precision> precisions;
   int threads = 0;
 };

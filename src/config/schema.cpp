@@ -273,7 +273,7 @@ ConfigKey cell_key() {
 }
 
 ConfigKey nonlinearity_key() {
-  const auto field = [](Config& c) -> auto& { return c.model.nonlinearity; };
+  const auto field = [](Config & c) -> auto& { return c.model.nonlinearity; };
   ConfigKey key = choice<Nonlinearity>("model.nonlinearity", "of the rnn cell: tanh | relu",
                                        {Nonlinearity::kTanh, Nonlinearity::kRelu}, field);
   const auto read = key.read;

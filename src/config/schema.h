@@ -18,7 +18,7 @@ struct ConfigKey {
   std::function<bool(Config&, const YamlNode&)> read;  // false: the value is not as expected
   std::function<std::string(const Config&)> write;     // as YAML
   std::function<bool(const Config&)> applies;          // empty: always. False: the key belongs to another choice
-  bool takes_entry = false;                          // its value is {name: number}
+  bool takes_entry = false;                            // its value is {name: number}
   bool fixed = false;                                  // may not change when a run goes on
 };
 

@@ -26,8 +26,9 @@ class CpuBackend final : public Backend {
 
   std::unique_ptr<Network> make_network(const NetworkShape& shape, Precision precision) override {
     if (precision != Precision::kAuto && precision != Precision::kFp32) {
-      throw DeviceError("the cpu backend computes in fp32 only; set the precision (train.precision, --precision) to fp32 or "
-                        "auto");
+      throw DeviceError(
+          "the cpu backend computes in fp32 only; set the precision (train.precision, --precision) to fp32 or "
+          "auto");
     }
     return std::make_unique<CpuNetwork>(shape, pool_);
   }
@@ -48,7 +49,7 @@ double CpuBackend::product_gflops(int m, int n, int k, Precision /*precision*/) 
   HostBuffer a(static_cast<std::size_t>(m) * static_cast<std::size_t>(k));
   HostBuffer b(static_cast<std::size_t>(k) * static_cast<std::size_t>(n));
   HostBuffer c(static_cast<std::size_t>(m) * static_cast<std::size_t>(n));
-  const auto fill = [](HostBuffer& x) {   // memory that was never written would sit on one zero page
+  const auto fill = [](HostBuffer& x) {  // memory that was never written would sit on one zero page
     for (std::size_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(i % 7) - 3.0F;
   };
   fill(a), fill(b), fill(c);

@@ -11,7 +11,7 @@ namespace charrnn::cpu {
 
 namespace {
 
-constexpr std::int64_t kUpdateChunk = 1 << 14;   // floats; fixed, so that sums do not depend on the number of threads
+constexpr std::int64_t kUpdateChunk = 1 << 14;  // floats; fixed, so that sums do not depend on the number of threads
 
 /// The part of a weight matrix that a block of gates reads, times its input from the left: [D, rows].
 WeightView forward_view(const float* weights, const GateBlock& block, std::int64_t columns) {
@@ -117,7 +117,8 @@ void CpuNetwork::refresh_table(int part, int parts) {
         to[block.gate_column + r] = w[(block.weight_row + r) * V + v] + b_ih[block.weight_row + r];
       }
     }
-    for (const GateBlock& block : gates_.hidden) add_rows(to + block.gate_column, b_hh + block.weight_row, 1, block.rows);
+    for (const GateBlock& block : gates_.hidden)
+      add_rows(to + block.gate_column, b_hh + block.weight_row, 1, block.rows);
   }
 }
 
@@ -143,7 +144,8 @@ StepResult CpuNetwork::update(const UpdateSettings& settings) {
   pool_->run(parts, [&](int part) {
     const Range mine = split_range(chunks, part, parts);
     for (std::int64_t c = mine.begin; c < mine.end; ++c) {
-      squares[static_cast<std::size_t>(c)] = sum_of_squares(g + c * kUpdateChunk, std::min(kUpdateChunk, n - c * kUpdateChunk));
+      squares[static_cast<std::size_t>(c)] =
+          sum_of_squares(g + c * kUpdateChunk, std::min(kUpdateChunk, n - c * kUpdateChunk));
     }
   });
   double sum = 0;
@@ -179,7 +181,7 @@ StepResult CpuNetwork::update(const UpdateSettings& settings) {
 
 std::size_t CpuNetwork::memory_bytes(const NetworkShape& shape) {
   const ParameterLayout layout(shape);
-  constexpr std::size_t kArenas = 4, kPackedCopies = 2;   // forward and backward
+  constexpr std::size_t kArenas = 4, kPackedCopies = 2;  // forward and backward
   return (kArenas + kPackedCopies) * layout.arena_size() * sizeof(float);
 }
 

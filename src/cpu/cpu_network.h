@@ -14,11 +14,11 @@ namespace charrnn::cpu {
 
 /// One layer's weights as products read them. Block i of `input_forward` makes the gate columns of gate_map().input[i].
 struct PackedLayer {
-  std::vector<std::unique_ptr<PackedWeights>> input_forward;     // [D, rows]; empty for layer 0, which is a gather
-  std::vector<std::unique_ptr<PackedWeights>> input_backward;    // [rows, D]
-  std::vector<std::unique_ptr<PackedWeights>> hidden_forward;    // [H, rows]
-  std::vector<std::unique_ptr<PackedWeights>> hidden_backward;   // [rows, H]
-  HostBuffer bias;                                               // [W] both biases where they can be summed
+  std::vector<std::unique_ptr<PackedWeights>> input_forward;    // [D, rows]; empty for layer 0, which is a gather
+  std::vector<std::unique_ptr<PackedWeights>> input_backward;   // [rows, D]
+  std::vector<std::unique_ptr<PackedWeights>> hidden_forward;   // [H, rows]
+  std::vector<std::unique_ptr<PackedWeights>> hidden_backward;  // [rows, H]
+  HostBuffer bias;                                              // [W] both biases where they can be summed
 };
 
 class CpuNetwork final : public Network {
@@ -45,8 +45,8 @@ class CpuNetwork final : public Network {
   /// Brings packed copies, the table and the summed biases up to date with the parameters, if they changed.
   void refresh();
   PackedLayer& packed(int layer) { return packed_[static_cast<std::size_t>(layer)]; }
-  PackedWeights& head_forward() { return *head_forward_; }     // [H,V]
-  PackedWeights& head_backward() { return *head_backward_; }   // [V,H]
+  PackedWeights& head_forward() { return *head_forward_; }    // [H,V]
+  PackedWeights& head_backward() { return *head_backward_; }  // [V,H]
   /// [V,W]: for each character the whole pre-activation that layer 0 starts from: its column of W_ih and both biases.
   /// W_ih times a 1-of-k vector is a column of W_ih, so this row is what the article's product would give.
   const float* table() const { return table_.data(); }

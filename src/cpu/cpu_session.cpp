@@ -202,7 +202,7 @@ void CpuSession::upper_layer_input(Slice& slice, int layer, int steps, const flo
   const std::int64_t W = network_.gates().width, H = network_.shape().hidden, rows = std::int64_t{steps} * slice.lanes;
   PackedLayer& packed = network_.packed(layer);
   const float* const bias = packed.bias.data();
-  if (network_.shape().cell == Cell::kGru) {   // the columns of nh hold nothing of the input, only b_hh
+  if (network_.shape().cell == Cell::kGru) {  // the columns of nh hold nothing of the input, only b_hh
     for (std::int64_t row = 0; row < rows; ++row) {
       std::copy_n(bias + kGruColumnNh * H, H, gates + row * W + kGruColumnNh * H);
     }
@@ -434,7 +434,8 @@ WindowLoss CpuSession::gradients(const Window& window, const DropoutKey& dropout
 
 void CpuSession::weight_gradients(const Window& window, int part, const DropoutKey& dropout) {
   for (int l = 0; l < network_.shape().layers; ++l) {
-    for (const GateBlock& block : network_.gates().hidden) matrix_gradient(part, window.steps, block, l, false, dropout);
+    for (const GateBlock& block : network_.gates().hidden)
+      matrix_gradient(part, window.steps, block, l, false, dropout);
     if (l == 0) continue;
     for (const GateBlock& block : network_.gates().input) matrix_gradient(part, window.steps, block, l, true, dropout);
   }

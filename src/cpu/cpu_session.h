@@ -1,5 +1,6 @@
-// Windows of T steps through the network on the CPU. The lanes are dealt to slices, one a thread; each slice runs forward
-// and backward through all layers and steps on its own, and threads meet only where gradients of weights are summed.
+// Windows of T steps through the network on the CPU. The lanes are dealt to slices, one a thread; each slice runs
+// forward and backward through all layers and steps on its own, and threads meet only where gradients of weights are
+// summed.
 #pragma once
 
 #include <deque>
@@ -35,20 +36,20 @@ class CpuSession final : public Session {
     HostBuffer bias_sum;  // [W] sums of the gates' gradients over t and b
   };
   struct Slice {
-    int first = 0, lanes = 0;            // b lanes from this one on
+    int first = 0, lanes = 0;  // b lanes from this one on
     std::vector<Layer> layers;
-    HostBuffer inference_gates;          // [T,b,W] shared by all layers when nothing is kept for backward
-    HostBuffer logits;                   // [T,b,V] then their gradients
-    HostBuffer dh, dh_below;             // [T,b,H]
-    HostBuffer dc;                       // [b,H]
-    HostBuffer head_bias_sum;            // [V]
-    HostBuffer step_sum;                 // [max(V, W)] of the rows of one step
+    HostBuffer inference_gates;  // [T,b,W] shared by all layers when nothing is kept for backward
+    HostBuffer logits;           // [T,b,V] then their gradients
+    HostBuffer dh, dh_below;     // [T,b,H]
+    HostBuffer dc;               // [b,H]
+    HostBuffer head_bias_sum;    // [V]
+    HostBuffer step_sum;         // [max(V, W)] of the rows of one step
     ProductCache products;
     WindowLoss loss;
   };
-  struct Input {                         // what layer 0 reads: ids, or dense vectors
-    std::span<const TokenId> ids;        // [T,B]
-    std::span<const float> dense;        // [T,B,V]
+  struct Input {                   // what layer 0 reads: ids, or dense vectors
+    std::span<const TokenId> ids;  // [T,B]
+    std::span<const float> dense;  // [T,B,V]
   };
 
   void check(const Window& window, bool with_loss) const;
@@ -81,9 +82,9 @@ class CpuSession final : public Session {
 
   CpuNetwork& network_;
   SessionShape shape_;
-  std::deque<Slice> slices_;                     // not movable: products hold addresses
-  std::deque<ProductCache> gradient_products_;   // one a worker
-  HostBuffer table_gradient_;                    // [V,W]
+  std::deque<Slice> slices_;                    // not movable: products hold addresses
+  std::deque<ProductCache> gradient_products_;  // one a worker
+  HostBuffer table_gradient_;                   // [V,W]
   std::deque<StepResult> results_;
 };
 

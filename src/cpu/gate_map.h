@@ -8,9 +8,9 @@
 namespace charrnn::cpu {
 
 struct GateBlock {
-  std::int64_t weight_row = 0;    // first row of W_ih or W_hh ...
-  std::int64_t rows = 0;          // ... and how many
-  std::int64_t gate_column = 0;   // first column of the row of gates that they make
+  std::int64_t weight_row = 0;   // first row of W_ih or W_hh ...
+  std::int64_t rows = 0;         // ... and how many
+  std::int64_t gate_column = 0;  // first column of the row of gates that they make
 };
 
 struct GateMap {
@@ -23,7 +23,7 @@ inline GateMap gate_map(Cell cell, std::int64_t hidden) {
   const std::int64_t H = hidden;
   switch (cell) {
     case Cell::kLstm: return {4 * H, {{0, 4 * H, 0}}, {{0, 4 * H, 0}}};
-    case Cell::kGru:   // weights: r z n; columns: nx r z nh
+    case Cell::kGru:  // weights: r z n; columns: nx r z nh
       return {4 * H, {{0, 2 * H, kGruColumnR * H}, {2 * H, H, kGruColumnNx * H}}, {{0, 3 * H, kGruColumnR * H}}};
     case Cell::kRnnTanh:
     case Cell::kRnnRelu: break;

@@ -23,7 +23,7 @@ class HostBuffer {
                         " MiB more are needed than there is memory for; use a smaller train.batch, train.sequence or "
                         "model.hidden");
     }
-    static_cast<void>(madvise(p, bytes(), MADV_HUGEPAGE));   // advice: fewer page faults and TLB misses where granted
+    static_cast<void>(madvise(p, bytes(), MADV_HUGEPAGE));  // advice: fewer page faults and TLB misses where granted
     data_ = static_cast<float*>(p);
   }
   HostBuffer(HostBuffer&& o) noexcept : data_(std::exchange(o.data_, nullptr)), count_(std::exchange(o.count_, 0)) {}

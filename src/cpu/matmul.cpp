@@ -17,7 +17,9 @@ dnnl::stream& stream() {
   return s;
 }
 
-float* writable(const float* p) { return const_cast<float*>(p); }   // oneDNN's handles are not const; sources are only read
+float* writable(const float* p) {
+  return const_cast<float*>(p);
+}  // oneDNN's handles are not const; sources are only read
 
 }  // namespace
 
@@ -46,9 +48,8 @@ void PackedWeights::repack_copy(int copy) {
 
 Product::Product(const ProductShape& s) : shape_(s) {
   const dnnl::memory::desc a({s.m, s.k}, kF32, dnnl::memory::dims{s.a_row, s.a_column});
-  const dnnl::memory::desc b = s.b_row == 0
-                                   ? dnnl::memory::desc({s.k, s.n}, kF32, Tag::any)
-                                   : dnnl::memory::desc({s.k, s.n}, kF32, dnnl::memory::dims{s.b_row, 1});
+  const dnnl::memory::desc b = s.b_row == 0 ? dnnl::memory::desc({s.k, s.n}, kF32, Tag::any)
+                                            : dnnl::memory::desc({s.k, s.n}, kF32, dnnl::memory::dims{s.b_row, 1});
   const dnnl::memory::desc c({s.m, s.n}, kF32, dnnl::memory::dims{s.c_row, 1});
   const dnnl::memory::desc bias({1, s.n}, kF32, Tag::ab);
   dnnl::primitive_attr attributes;
@@ -94,8 +95,8 @@ void Product::run(const float* a, const float* b, float* c) {
 
 std::size_t ProductCache::Hash::operator()(const ProductShape& s) const {
   std::size_t h = 0;
-  for (const std::int64_t v : {s.m, s.n, s.k, s.a_row, s.a_column, s.b_row, s.c_row,
-                               static_cast<std::int64_t>(s.into)}) {
+  for (const std::int64_t v :
+       {s.m, s.n, s.k, s.a_row, s.a_column, s.b_row, s.c_row, static_cast<std::int64_t>(s.into)}) {
     h = h * 1000003 + static_cast<std::size_t>(v);
   }
   return h;

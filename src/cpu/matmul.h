@@ -4,10 +4,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 #include <vector>
-#include <mutex>
 
 #include "cpu/host_buffer.h"
 
@@ -20,8 +20,8 @@ struct WeightView {
   std::int64_t k_stride = 0, n_stride = 0;
 };
 
-/// One matrix of weights in every layout that some product asked for. Layouts are added under a lock; packing again after
-/// an update happens between products.
+/// One matrix of weights in every layout that some product asked for. Layouts are added under a lock; packing again
+/// after an update happens between products.
 class PackedWeights {
  public:
   explicit PackedWeights(const WeightView& view) : view_(view) {}
@@ -50,13 +50,13 @@ class PackedWeights {
   std::vector<std::unique_ptr<Copy>> copies_;
 };
 
-enum class Into { kOverwrite, kAccumulate, kAddBias };   // C = AB | C += AB | C = AB + bias [n]
+enum class Into { kOverwrite, kAccumulate, kAddBias };  // C = AB | C += AB | C = AB + bias [n]
 
 struct ProductShape {
   std::int64_t m = 0, n = 0, k = 0;
-  std::int64_t a_row = 0, a_column = 1;   // strides of A: a_column = 1 is row-major, a_row = 1 transposed
-  std::int64_t b_row = 0;                 // row stride of a plain B; 0: packed weights
-  std::int64_t c_row = 0;                 // row stride of C
+  std::int64_t a_row = 0, a_column = 1;  // strides of A: a_column = 1 is row-major, a_row = 1 transposed
+  std::int64_t b_row = 0;                // row stride of a plain B; 0: packed weights
+  std::int64_t c_row = 0;                // row stride of C
   Into into = Into::kOverwrite;
 
   bool operator==(const ProductShape&) const = default;
@@ -74,7 +74,7 @@ class Product {
   dnnl::matmul::primitive_desc description_;
   dnnl::matmul primitive_;
   dnnl::memory a_, b_, c_, bias_;
-  PackedWeights* packed_from_ = nullptr;   // whose copy stands in arguments_
+  PackedWeights* packed_from_ = nullptr;  // whose copy stands in arguments_
   std::unordered_map<int, dnnl::memory> arguments_;
 };
 

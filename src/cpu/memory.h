@@ -1,4 +1,5 @@
-// How much memory is to be had, so that too large a network is refused instead of being killed when it touches its pages.
+// How much memory is to be had, so that too large a network is refused instead of being killed when it touches its
+// pages.
 #pragma once
 
 #include <cstddef>

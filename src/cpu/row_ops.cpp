@@ -93,7 +93,7 @@ CHARRNN_CLONES void gru_backward(const StepGradRows& s) {
     float* const __restrict__ nh = a + kGruColumnNh * H;
     float* const __restrict__ dh_prev = s.dh_prev == nullptr ? nullptr : s.dh_prev + std::int64_t{row} * H;
     if (dh_prev != nullptr) {
-      for (int j = 0; j < H; ++j) dh_prev[j] += dh[j] * z[j];   // before z makes room for its gradient
+      for (int j = 0; j < H; ++j) dh_prev[j] += dh[j] * z[j];  // before z makes room for its gradient
     }
 #pragma GCC ivdep
     for (int j = 0; j < H; ++j) {
@@ -124,7 +124,7 @@ CHARRNN_HD void rnn_backward_body(const StepGradRows& s) {
 CHARRNN_CLONES void rnn_backward_tanh(const StepGradRows& s) { rnn_backward_body<false>(s); }
 CHARRNN_CLONES void rnn_backward_relu(const StepGradRows& s) { rnn_backward_body<true>(s); }
 
-constexpr int kDropoutGroups = 64;   // numbers made at once: 256 units, 1 KiB
+constexpr int kDropoutGroups = 64;  // numbers made at once: 256 units, 1 KiB
 
 /// numbers[4 g + i] for groups first..first + kDropoutGroups. Arrays of one field each, so that the loop vectorises.
 CHARRNN_CLONES void dropout_chunk(const DropoutRow& d, std::uint32_t first, std::uint32_t* __restrict__ numbers) {
@@ -188,7 +188,7 @@ CHARRNN_CLONES void add_row(float* __restrict__ y, const float* __restrict__ x, 
   for (std::int64_t j = 0; j < n; ++j) y[j] += x[j];
 }
 
-constexpr int kParts = 16;   // independent partial sums: a vector's worth, always added in the same order
+constexpr int kParts = 16;  // independent partial sums: a vector's worth, always added in the same order
 
 CHARRNN_CLONES double squares_in_parts(const float* x, std::int64_t n) {
   double parts[kParts] = {};

@@ -45,7 +45,7 @@ struct DropoutRow {
   std::uint64_t seed = 0, step = 0;
   std::uint32_t layer = 0, t = 0, lane = 0;
   std::uint32_t bound = 0;
-  float scale = 1.0F;             // 1 / (1 - probability)
+  float scale = 1.0F;  // 1 / (1 - probability)
 };
 void dropout_row(float* y, const float* x, int n, const DropoutRow& d);
 
@@ -63,10 +63,10 @@ struct UpdateRow {
   std::int64_t n = 0;
   float* p = nullptr;
   const float* g = nullptr;
-  float* moment1 = nullptr;       // the rules' only moment; adam: the mean
-  float* moment2 = nullptr;       // adam: the mean square
-  float clip_value = 0;           // clamp to +- this; infinity: not
-  float clip_scale = 1;           // times this
+  float* moment1 = nullptr;  // the rules' only moment; adam: the mean
+  float* moment2 = nullptr;  // adam: the mean square
+  float clip_value = 0;      // clamp to +- this; infinity: not
+  float clip_scale = 1;      // times this
   OptimizerFactors<float> factors{};
 };
 void update_row(OptimizerKind kind, const UpdateRow& u);

@@ -34,7 +34,7 @@ class ThreadPool {
   std::condition_variable start_, done_;
   const std::function<void(int)>* task_ = nullptr;
   std::uint64_t generation_ = 0;
-  int count_ = 0;       // workers that take part in this generation
+  int count_ = 0;  // workers that take part in this generation
   int pending_ = 0;
   bool stop_ = false;
   std::exception_ptr failure_;

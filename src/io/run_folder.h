@@ -42,8 +42,8 @@ class RunFolder {
   /// Writes a checkpoint under a trial name, loads it, removes it. @throws RunError
   void trial_save(const Checkpoint& checkpoint);
 
-  /// Points `latest` at `step`, and `best` at `best_step` where that checkpoint is there: what a kill between a save and its
-  /// links left undone.
+  /// Points `latest` at `step`, and `best` at `best_step` where that checkpoint is there: what a kill between a save
+  /// and its links left undone.
   void relink(std::int64_t step, std::int64_t best_step);
 
   /// Removes checkpoints newer than `step` (after --resume of an older one) and `best` if it pointed at one of them;

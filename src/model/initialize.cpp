@@ -27,7 +27,7 @@ double Rng::uniform() {
 }
 
 double Rng::normal() {
-  const double u = 1 - uniform();   // (0, 1]: its logarithm is finite
+  const double u = 1 - uniform();  // (0, 1]: its logarithm is finite
   return std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * uniform());
 }
 
@@ -46,7 +46,7 @@ void initialize_parameters(const ParameterLayout& layout, const ModelConfig& mod
   if (layout.shape().cell != Cell::kLstm) return;
   const auto hidden = static_cast<std::size_t>(layout.shape().hidden);
   for (int l = 0; l < layout.shape().layers; ++l) {
-    const auto forget_rows = arena.subspan(layout.bias_ih(l).offset + hidden, hidden);   // gate order i f g o
+    const auto forget_rows = arena.subspan(layout.bias_ih(l).offset + hidden, hidden);  // gate order i f g o
     std::fill(forget_rows.begin(), forget_rows.end(), static_cast<float>(model.forget_bias));
   }
 }

@@ -14,8 +14,8 @@ class Rng {
  public:
   explicit Rng(std::uint64_t seed, std::uint64_t stream = 0) : seed_(seed), stream_(stream) {}
   std::uint32_t next_u32();
-  double uniform();          // [0, 1), 53 bits
-  double normal();           // mean 0, variance 1 (Box-Muller)
+  double uniform();  // [0, 1), 53 bits
+  double normal();   // mean 0, variance 1 (Box-Muller)
 
  private:
   std::uint64_t seed_, stream_, block_ = 0;

@@ -10,7 +10,7 @@ namespace charrnn {
 /// count. The article's 2x512 LSTM at B = T = V = 100: 191.8e9.
 inline double training_step_flops(const NetworkShape& n, double batch, double steps) {
   const double hidden = n.hidden, layers = n.layers;
-  const double square = gate_count(n.cell) * hidden * hidden;          // one layer's recurrent (or input) matrix
+  const double square = gate_count(n.cell) * hidden * hidden;  // one layer's recurrent (or input) matrix
   const double multiplies = layers * square + (layers - 1) * square + hidden * n.vocabulary;
   return 3 * 2 * batch * steps * multiplies;
 }

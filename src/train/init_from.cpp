@@ -35,7 +35,7 @@ std::vector<std::string> take_weights(const std::filesystem::path& run_or_checkp
   const auto V = static_cast<std::size_t>(here.vocabulary), V_from = static_cast<std::size_t>(there.vocabulary);
   const auto H = static_cast<std::size_t>(here.hidden);
 
-  for (std::size_t i = 0; i < layout.tensors().size(); ++i) {   // all but what a vocabulary's size shows in
+  for (std::size_t i = 0; i < layout.tensors().size(); ++i) {  // all but what a vocabulary's size shows in
     const ParameterTensor &to = layout.tensors()[i], &with = other.tensors()[i];
     if (i == 0 || to.name == "head.weight" || to.name == "head.bias") continue;
     std::copy_n(source + with.offset, with.count(), arena.data() + to.offset);
@@ -58,14 +58,15 @@ std::vector<std::string> take_weights(const std::filesystem::path& run_or_checkp
   for (const std::uint8_t byte : from.vocabulary.bytes()) {
     if (vocabulary.find(byte) < 0) dropped.push_back(byte);
   }
-  std::vector<std::string> notes{"weights are taken from " + folder.string() + " (step " + std::to_string(from.step) + ")"};
+  std::vector<std::string> notes{"weights are taken from " + folder.string() + " (step " + std::to_string(from.step) +
+                                 ")"};
   if (!fresh.empty()) {
-    notes.push_back(std::to_string(fresh.size()) + " characters of this text are new to those weights and start fresh: " +
-                    list_of(fresh));
+    notes.push_back(std::to_string(fresh.size()) +
+                    " characters of this text are new to those weights and start fresh: " + list_of(fresh));
   }
   if (!dropped.empty()) {
-    notes.push_back(std::to_string(dropped.size()) + " characters that those weights know do not occur in this text: " +
-                    list_of(dropped));
+    notes.push_back(std::to_string(dropped.size()) +
+                    " characters that those weights know do not occur in this text: " + list_of(dropped));
   }
   return notes;
 }

@@ -11,8 +11,8 @@
 
 namespace charrnn {
 
-/// Overwrites `arena` (freshly initialised) with the checkpoint's weights. Characters are mapped by value; those that the
-/// checkpoint does not know keep their fresh weights.
+/// Overwrites `arena` (freshly initialised) with the checkpoint's weights. Characters are mapped by value; those that
+/// the checkpoint does not know keep their fresh weights.
 /// @returns what could not be mapped, as sentences
 /// @throws ConfigError if cell, layers or hidden differ; FormatError
 std::vector<std::string> take_weights(const std::filesystem::path& run_or_checkpoint, const ParameterLayout& layout,

@@ -1,5 +1,5 @@
-// A log that only grows. A write that fails is kept and tried again with the next, so that a full disk for a while loses
-// no line.
+// A log that only grows. A write that fails is kept and tried again with the next, so that a full disk for a while
+// loses no line.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ class LogFile {
   bool append(std::string_view text);
   /// Writes what is pending and fsyncs. @throws RunError if that fails
   void sync();
-  std::int64_t size() const { return size_; }   // bytes, once sync() has returned
+  std::int64_t size() const { return size_; }  // bytes, once sync() has returned
 
  private:
   bool flush();

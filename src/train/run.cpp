@@ -32,7 +32,8 @@ double seconds_since(Clock::time_point begin) { return std::chrono::duration<dou
 
 /// Absolute paths, so that the config that lies in the run's folder can be run from anywhere.
 Config effective_config(Config config) {
-  if (!config.corpus.text) config.corpus.path = fs::absolute(find_corpus(config.corpus.path)).lexically_normal().string();
+  if (!config.corpus.text)
+    config.corpus.path = fs::absolute(find_corpus(config.corpus.path)).lexically_normal().string();
   config.run.dir = fs::absolute(config.run.dir).lexically_normal().string();
   if (config.init_from) config.init_from = fs::absolute(*config.init_from).lexically_normal().string();
   return config;
@@ -107,12 +108,12 @@ class Run {
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<LogFile> metrics_, samples_;
-  std::int64_t last_step_ = 0;                  // the run ends here
-  std::optional<nlohmann::ordered_json> pending_;   // the newest step's metrics line, not written yet
-  bool events_cut_ = false;                     // a signal came before that step's validation or sample was done
+  std::int64_t last_step_ = 0;                     // the run ends here
+  std::optional<nlohmann::ordered_json> pending_;  // the newest step's metrics line, not written yet
+  bool events_cut_ = false;                        // a signal came before that step's validation or sample was done
   bool time_is_up_ = false;
   double train_nats_ = kNotKnown;
-  double validation_nats_ = kNotKnown;          // of the weights as they are, or NaN
+  double validation_nats_ = kNotKnown;  // of the weights as they are, or NaN
   std::int64_t saved_step_ = -1;
   bool save_failed_ = false;
   bool log_failed_ = false;
@@ -136,12 +137,13 @@ ExitCode Run::dry_run() {
 void Run::open_folder() {
   std::optional<fs::path> source;
   const bool named = options_.resume != "auto" && options_.resume != "never";
-  if (named) source = fs::canonical(resolve_checkpoint(options_.resume).folder);   // before any folder is made
+  if (named) source = fs::canonical(resolve_checkpoint(options_.resume).folder);  // before any folder is made
   folder_ = std::make_unique<RunFolder>(config_.run.dir);
   const bool holds_run = folder_->holds_run();
   if (options_.resume == "never" && holds_run) {
-    throw ConfigError(config_.run.dir + ": holds a run already, and --resume never was asked for; choose another folder "
-                                        "with --output, or let it go on with --resume auto");
+    throw ConfigError(config_.run.dir +
+                      ": holds a run already, and --resume never was asked for; choose another folder "
+                      "with --output, or let it go on with --resume auto");
   }
   folder_->remove_leftovers();
 
@@ -149,12 +151,13 @@ void Run::open_folder() {
   if (options_.resume == "auto") source = folder_->newest_good(notes);
   const bool own = source && fs::canonical(*source).parent_path().parent_path() == fs::canonical(folder_->root());
   if (source && !own && holds_run) {
-    throw ConfigError(fmt::format("--resume {}: is a checkpoint of another run, and {} holds a run already; choose another "
-                                  "folder with --output",
-                                  options_.resume, config_.run.dir));
+    throw ConfigError(
+        fmt::format("--resume {}: is a checkpoint of another run, and {} holds a run already; choose another "
+                    "folder with --output",
+                    options_.resume, config_.run.dir));
   }
   for (const std::string& note : notes) observer_.warning(note);
-  if (!source && !notes.empty()) {   // a fresh start would cut the logs of a run that somebody may still want to mend
+  if (!source && !notes.empty()) {  // a fresh start would cut the logs of a run that somebody may still want to mend
     throw FormatError(config_.run.dir + ": none of its checkpoints can be loaded: " + notes.front() +
                       ". Mend or remove the folder checkpoints, or choose another run.dir (--output)");
   }
@@ -178,7 +181,7 @@ void Run::open_folder() {
     }
   } else {
     trainer_ = std::make_unique<Trainer>(config_, trainer_options());
-    RunFolder::cut_log(folder_->metrics_file(), 0);   // of a run that ended before its first checkpoint
+    RunFolder::cut_log(folder_->metrics_file(), 0);  // of a run that ended before its first checkpoint
     RunFolder::cut_log(folder_->samples_file(), 0);
   }
 }
@@ -198,12 +201,12 @@ void Run::tell_settings() {
   const auto row = [&rows](const std::string& name, std::string value) { rows.emplace_back(name, std::move(value)); };
   row("config", options_.config_name);
   row("text", t.text_source());
-  row("characters", fmt::format("{} (train {}, validation {}, test {})", grouped(t.text_characters()),
-                                grouped(plan.train_characters), grouped(plan.validation_characters),
-                                grouped(plan.test_characters)));
+  row("characters",
+      fmt::format("{} (train {}, validation {}, test {})", grouped(t.text_characters()), grouped(plan.train_characters),
+                  grouped(plan.validation_characters), grouped(plan.test_characters)));
   row("vocabulary", fmt::format("{} distinct characters", t.vocabulary().size()));
-  row("model", fmt::format("{} x {} {}, dropout {}", shape.layers, shape.hidden, name_of(shape.cell),
-                           config_.model.dropout));
+  row("model",
+      fmt::format("{} x {} {}, dropout {}", shape.layers, shape.hidden, name_of(shape.cell), config_.model.dropout));
   row("parameters", fmt::format("{}: {}", grouped(static_cast<std::int64_t>(layout.parameter_count())),
                                 advice(parameters, static_cast<double>(t.text_characters()))));
   row("batch", fmt::format("{} lanes of {} characters a step", plan.training.batch, plan.training.sequence));
@@ -220,7 +223,7 @@ void Run::tell_settings() {
   if (options_.dry_run) {
     const double rate = trainer_->backend().product_gflops(plan.training.batch, gate_count(shape.cell) * shape.hidden,
                                                            shape.hidden, trainer_->network().precision());
-    constexpr double kShareOfRate = 0.75;   // what is left of a product's rate in a whole step, by experience
+    constexpr double kShareOfRate = 0.75;  // what is left of a product's rate in a whole step, by experience
     const double step_seconds = step_flops / (kShareOfRate * rate * 1e9);
     row("estimate", fmt::format("about {:.2g} ms a step, {} in all, without validation and samples", step_seconds * 1e3,
                                 duration(step_seconds * static_cast<double>(last_step_))));
@@ -243,12 +246,13 @@ void Run::begin() {
 ExitCode Run::run() {
   open_folder();
   begin();
-  constexpr std::int64_t kTiny = 16;   // the article's "hello": its scores fit on a screen
+  constexpr std::int64_t kTiny = 16;  // the article's "hello": its scores fit on a screen
   const bool tiny = trainer_->text_characters() <= kTiny;
   if (trainer_->steps_done() >= last_step_ && !pending_) {
-    observer_.note(fmt::format("the run is at step {} already, its last: nothing to do. Raise train.epochs or --steps to "
-                               "go on",
-                               trainer_->steps_done()));
+    observer_.note(
+        fmt::format("the run is at step {} already, its last: nothing to do. Raise train.epochs or --steps to "
+                    "go on",
+                    trainer_->steps_done()));
     return ExitCode::kOk;
   }
   if (tiny) observer_.scores("scores at step " + std::to_string(trainer_->steps_done()), trainer_->score_table());
@@ -271,9 +275,10 @@ bool Run::events_follow(std::int64_t step) const {
 
 void Run::loop() {
   std::int64_t submitted = trainer_->steps_done();
-  if (pending_) run_events(submitted == last_step_);   // what a signal kept this step from
+  if (pending_) run_events(submitted == last_step_);  // what a signal kept this step from
   while (true) {
-    if (const int n = signal(); n != 0) return finish(fmt::format("stopped by {}", n == kSigint ? "SIGINT" : "SIGTERM"));
+    if (const int n = signal(); n != 0)
+      return finish(fmt::format("stopped by {}", n == kSigint ? "SIGINT" : "SIGTERM"));
     if (submitted >= last_step_) return finish("all steps are done");
     if (time_is_up_) return finish(fmt::format("{} minutes are over", options_.minutes));
     const int patience = config_.validate.patience;
@@ -292,11 +297,11 @@ void Run::loop() {
 }
 
 void Run::handle(const Trainer::Step& step) {
-  write_metrics();   // of the step before, which nothing can be added to any more
+  write_metrics();  // of the step before, which nothing can be added to any more
   nlohmann::ordered_json line;
   line["step"] = step.step;
   line["epoch"] = step.epoch;
-  const auto put = [&line](const char* key, double value) {   // JSON has no NaN: what is not a number is not known
+  const auto put = [&line](const char* key, double value) {  // JSON has no NaN: what is not a number is not known
     if (std::isfinite(value)) line[key] = value;
   };
   put("train_nats_per_char", step.nats_per_char);
@@ -318,9 +323,10 @@ void Run::handle(const Trainer::Step& step) {
                        .chars_per_s = characters / step.ms * 1e3,
                        .skipped = step.skipped});
   if (step.skipped) {
-    observer_.warning(fmt::format("step {}: the loss or the gradient was NaN or infinite; the update is skipped ({} in a "
-                                  "row, {} in all)",
-                                  step.step, trainer_->state().skipped_in_a_row, trainer_->state().skipped_total));
+    observer_.warning(
+        fmt::format("step {}: the loss or the gradient was NaN or infinite; the update is skipped ({} in a "
+                    "row, {} in all)",
+                    step.step, trainer_->state().skipped_in_a_row, trainer_->state().skipped_total));
   }
 }
 
@@ -328,10 +334,11 @@ void Run::check_skips() {
   const int in_a_row = trainer_->state().skipped_in_a_row;
   if (in_a_row < config_.train.skip_limit) return;
   write_metrics();
-  throw RunError(fmt::format("the loss or the gradient was NaN or infinite in {} steps in a row (the last is step {}); no "
-                             "update was made in them. Start a new run (--output) with a lower "
-                             "train.optimizer.learning_rate or train.clip, and init_from: {} to keep what was learned",
-                             in_a_row, trainer_->steps_done(), config_.run.dir));
+  throw RunError(
+      fmt::format("the loss or the gradient was NaN or infinite in {} steps in a row (the last is step {}); no "
+                  "update was made in them. Start a new run (--output) with a lower "
+                  "train.optimizer.learning_rate or train.clip, and init_from: {} to keep what was learned",
+                  in_a_row, trainer_->steps_done(), config_.run.dir));
 }
 
 bool Run::sample_is_due() const {
@@ -339,13 +346,13 @@ bool Run::sample_is_due() const {
   return due(config_.sample.every) || std::find(at.begin(), at.end(), trainer_->steps_done()) != at.end();
 }
 
-/// Validation, metrics, sample and checkpoint of the step that is done. A signal in the middle of it leaves nothing half
-/// done: finish() saves the step with its metrics line, and the run that goes on begins with these events.
+/// Validation, metrics, sample and checkpoint of the step that is done. A signal in the middle of it leaves nothing
+/// half done: finish() saves the step with its metrics line, and the run that goes on begins with these events.
 void Run::run_events(bool last) {
   const bool scheduled = due(config_.validate.every);
   const double nats = scheduled || last ? trainer_->validate() : kNotKnown;
   const std::string sample = sample_is_due() ? draw_sample() : "";
-  if (signal() != 0 && (scheduled || last || sample_is_due())) {   // either may be incomplete
+  if (signal() != 0 && (scheduled || last || sample_is_due())) {  // either may be incomplete
     events_cut_ = true;
     return;
   }
@@ -381,7 +388,7 @@ std::string Run::draw_sample() {
   settings.length = config_.sample.length;
   settings.temperature = config_.sample.temperature;
   settings.prime = config_.sample.prime;
-  constexpr std::uint64_t kSpread = 0x9E3779B97F4A7C15U;   // so that neighbouring steps get unlike seeds
+  constexpr std::uint64_t kSpread = 0x9E3779B97F4A7C15U;  // so that neighbouring steps get unlike seeds
   settings.seed = config_.train.seed + kSpread * static_cast<std::uint64_t>(step);
   for (const char c : settings.prime) {
     if (trainer_->vocabulary().find(static_cast<std::uint8_t>(c)) >= 0) continue;
@@ -394,7 +401,7 @@ std::string Run::draw_sample() {
   }
   try {
     return trainer_->sample(settings);
-  } catch (const RunError& error) {   // scores that are not finite: training may still recover, or ends by skip_limit
+  } catch (const RunError& error) {  // scores that are not finite: training may still recover, or ends by skip_limit
     observer_.warning(fmt::format("no sample at step {}: {}", step, error.what()));
     return "";
   }
@@ -409,7 +416,7 @@ void Run::write_sample(const std::string& text) {
 
 /// @param beaten  if this is the best checkpoint: what was the best until now, and is again should the save fail
 void Run::save(bool last, std::optional<Best> beaten) {
-  if (trainer_->state().skipped_in_a_row > 0) {   // weights that give NaN must not push the good checkpoints out
+  if (trainer_->state().skipped_in_a_row > 0) {  // weights that give NaN must not push the good checkpoints out
     observer_.note(fmt::format("step {} is not saved: its update was skipped", trainer_->steps_done()));
     return;
   }
@@ -429,9 +436,10 @@ void Run::save(bool last, std::optional<Best> beaten) {
   } catch (const RunError& error) {
     if (last || std::exchange(save_failed_, true)) throw;
     if (beaten) trainer_->set_best(beaten->nats, beaten->step);
-    observer_.warning(fmt::format("the checkpoint of step {} could not be saved: {}. The older ones are intact; the run "
-                                  "goes on and tries once more at the next turn",
-                                  trainer_->steps_done(), error.what()));
+    observer_.warning(
+        fmt::format("the checkpoint of step {} could not be saved: {}. The older ones are intact; the run "
+                    "goes on and tries once more at the next turn",
+                    trainer_->steps_done(), error.what()));
   }
 }
 

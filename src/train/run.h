@@ -12,11 +12,11 @@ namespace charrnn {
 
 struct TrainOptions {
   Config config;
-  std::string config_name;         // where the config came from, for messages
-  int threads = 0;                 // 0: all
-  double minutes = 0;              // 0: no limit
-  std::int64_t steps = 0;          // the run's last step; 0: epochs decide
-  std::string resume = "auto";     // auto | never | a checkpoint's folder
+  std::string config_name;      // where the config came from, for messages
+  int threads = 0;              // 0: all
+  double minutes = 0;           // 0: no limit
+  std::int64_t steps = 0;       // the run's last step; 0: epochs decide
+  std::string resume = "auto";  // auto | never | a checkpoint's folder
   bool dry_run = false;
   bool json = false;
 };

@@ -8,10 +8,10 @@
 namespace charrnn {
 
 struct ScheduleClock {
-  std::int64_t step = 1;              // counted from 1
+  std::int64_t step = 1;  // counted from 1
   std::int64_t steps_per_epoch = 1;
-  std::int64_t total_steps = 1;       // for cosine
-  double plateau_scale = 1.0;         // product of the factors that plateaus have brought
+  std::int64_t total_steps = 1;  // for cosine
+  double plateau_scale = 1.0;    // product of the factors that plateaus have brought
 };
 
 /// decay: from the end of epoch `after_epoch` on, `decay` once more at each epoch's end (char-rnn's).

@@ -66,9 +66,7 @@ struct Trainer::Parts {
 
   SessionShape session_shape() const { return {plan.training.batch, plan.training.sequence, true}; }
 
-  std::string machine() const {
-    return fmt::format("{}, {}", backend->info().name, name_of(network->precision()));
-  }
+  std::string machine() const { return fmt::format("{}, {}", backend->info().name, name_of(network->precision())); }
 
   void start() {
     state.batch = plan.training.batch;
@@ -91,11 +89,11 @@ struct Trainer::Parts {
   Vocabulary vocabulary;
   StreamPlan plan;
   std::vector<std::string> notes;
-  std::unique_ptr<Backend> backend;   // destroyed after what it made
+  std::unique_ptr<Backend> backend;  // destroyed after what it made
   std::unique_ptr<Network> network;
   std::unique_ptr<Session> session;
   std::unique_ptr<Loader> loader;
-  TrainingState state;                // its arrays stay empty: they live on the device
+  TrainingState state;  // its arrays stay empty: they live on the device
   std::int64_t submitted = 0;
   std::deque<InFlight> in_flight;
   Clock::time_point last_result;
@@ -104,12 +102,15 @@ struct Trainer::Parts {
 void Trainer::Parts::restore(const Checkpoint& from) {
   const TrainingState& saved = *from.state;
   if (saved.text_sha256 != corpus.sha256()) {
-    throw DataError(fmt::format("corpus.{}: {}: the text is not the one of the checkpoint at step {} (sha256 {}, there {}); put it "
-                                "back, or choose another run.dir (--output)",
-                                config.corpus.text ? "text" : "path", corpus.source(), from.step, corpus.sha256(), saved.text_sha256));
+    throw DataError(
+        fmt::format("corpus.{}: {}: the text is not the one of the checkpoint at step {} (sha256 {}, there {}); put it "
+                    "back, or choose another run.dir (--output)",
+                    config.corpus.text ? "text" : "path", corpus.source(), from.step, corpus.sha256(),
+                    saved.text_sha256));
   }
   if (saved.batch != plan.training.batch) {
-    throw FormatError(fmt::format("the checkpoint's state has {} lanes, this run {}", saved.batch, plan.training.batch));
+    throw FormatError(
+        fmt::format("the checkpoint's state has {} lanes, this run {}", saved.batch, plan.training.batch));
   }
   network->write(Arena::kParameters, from.parameters);
   if (!saved.moment1.empty()) network->write(Arena::kMoment1, saved.moment1);
@@ -119,14 +120,16 @@ void Trainer::Parts::restore(const Checkpoint& from) {
   state = saved;
   for (std::vector<float>* array : {&state.moment1, &state.moment2, &state.h, &state.c}) *array = {};
   if (saved.machine != machine()) {
-    notes.push_back(fmt::format("the checkpoint was made on \"{}\", this is \"{}\": the run goes on, but not bit for bit "
-                                "as it would have there",
-                                saved.machine, machine()));
+    notes.push_back(
+        fmt::format("the checkpoint was made on \"{}\", this is \"{}\": the run goes on, but not bit for bit "
+                    "as it would have there",
+                    saved.machine, machine()));
   }
   if (saved.threads != backend->info().threads) {
-    notes.push_back(fmt::format("the checkpoint was made with {} threads, this run has {}: the run goes on, but not bit "
-                                "for bit as it would have with those; --threads {} restores that",
-                                saved.threads, backend->info().threads, saved.threads));
+    notes.push_back(
+        fmt::format("the checkpoint was made with {} threads, this run has {}: the run goes on, but not bit "
+                    "for bit as it would have with those; --threads {} restores that",
+                    saved.threads, backend->info().threads, saved.threads));
   }
 }
 
@@ -148,7 +151,7 @@ Trainer::Trainer(Config config, const Checkpoint& from, const Options& options) 
   if (!from.state) throw FormatError("the checkpoint was loaded without its training state");
   refuse_changes(config, from);
   parts_ = std::make_unique<Parts>(std::move(config), options);
-  parts_->vocabulary = from.vocabulary;   // never derived again
+  parts_->vocabulary = from.vocabulary;  // never derived again
   parts_->make_network();
   parts_->restore(from);
   parts_->start();
@@ -167,8 +170,8 @@ void Trainer::Parts::submit() {
                      .steps_per_epoch = plan.training.windows_per_epoch,
                      .total_steps = config.train.epochs * plan.training.windows_per_epoch,
                      .plateau_scale = state.plateau_scale});
-  const DropoutKey dropout{static_cast<float>(config.model.dropout), config.train.seed, static_cast<std::uint64_t>(step),
-                           0};
+  const DropoutKey dropout{static_cast<float>(config.model.dropout), config.train.seed,
+                           static_cast<std::uint64_t>(step), 0};
   session->submit_step(window.view(), dropout, settings);
   in_flight.push_back({step, settings.optimizer.learning_rate, now});
 }
@@ -210,9 +213,9 @@ std::vector<Trainer::Step> Trainer::drain() {
 
 double Trainer::Parts::evaluate(Network& with, const std::vector<LaneRange>& lanes, const std::string& what) {
   if (lanes.empty()) return std::nan("");
-  const EvaluationResult result =
-      evaluate_text(with, vocabulary, corpus.text(), lanes, evaluation_steps(lanes.size()),
-                    [&](double f) { report(what, f); }, options.cancelled, corpus.source());
+  const EvaluationResult result = evaluate_text(
+      with, vocabulary, corpus.text(), lanes, evaluation_steps(lanes.size()), [&](double f) { report(what, f); },
+      options.cancelled, corpus.source());
   return result.complete ? result.nats_per_char : std::nan("");
 }
 
@@ -233,7 +236,7 @@ bool Trainer::record_validation(double nats, bool scheduled) {
     s.best_validation = nats;
     s.best_step = s.step;
   }
-  if (!scheduled) return best;   // where a run was cut must change nothing of what follows
+  if (!scheduled) return best;  // where a run was cut must change nothing of what follows
   const bool better = nats < s.scheduled_best;
   if (better) s.scheduled_best = nats;
   s.validations_without_best = better ? 0 : s.validations_without_best + 1;
@@ -288,9 +291,10 @@ Checkpoint Trainer::checkpoint(double validation_nats) {
   c.parameters.resize(p.network->layout().arena_size());
   p.network->read(Arena::kParameters, c.parameters);
   if (!std::all_of(c.parameters.begin(), c.parameters.end(), [](float x) { return std::isfinite(x); })) {
-    throw RunError(fmt::format("a weight is NaN or infinite at step {}: nothing is saved. Lower "
-                               "train.optimizer.learning_rate in a new run (--output) with init_from the last checkpoint",
-                               c.step));
+    throw RunError(
+        fmt::format("a weight is NaN or infinite at step {}: nothing is saved. Lower "
+                    "train.optimizer.learning_rate in a new run (--output) with init_from the last checkpoint",
+                    c.step));
   }
   TrainingState state = p.state;
   state.moment1.resize(c.parameters.size());

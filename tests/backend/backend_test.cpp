@@ -51,7 +51,9 @@ struct Setup {
   float loss_scale = 0;
 
   explicit Setup(const Case& s, bool training = true, int max_steps = 0)
-      : size(s), backend(open_backend("cpu", s.threads)), network(backend->make_network(s.network, Precision::kFp32)),
+      : size(s),
+        backend(open_backend("cpu", s.threads)),
+        network(backend->make_network(s.network, Precision::kFp32)),
         session(network->open({s.batch, max_steps > 0 ? max_steps : s.steps, training})) {
     Rng rng(7);
     parameters.assign(network->layout().arena_size(), 0.0F);
@@ -73,7 +75,7 @@ struct Setup {
       ids.push_back(static_cast<TokenId>(rng.next_u32() % static_cast<unsigned>(s.network.vocabulary)));
       targets.push_back(static_cast<TokenId>(rng.next_u32() % static_cast<unsigned>(s.network.vocabulary)));
       weights.push_back(i % 5 == 3 ? 0.0F : i % 3 == 1 ? 0.5F : 1.0F);
-      if (weights.back() == 0.0F) targets.back() = -1;   // a target of weight 0 is not read
+      if (weights.back() == 0.0F) targets.back() = -1;  // a target of weight 0 is not read
       sum += static_cast<double>(weights.back());
     }
     loss_scale = static_cast<float>(1 / sum);
@@ -109,7 +111,8 @@ void check_gradients(const Setup& setup, const std::vector<double>& expected) {
   const std::vector<float> actual = setup.read(Arena::kGradients);
   for (const auto& tensor : setup.network->layout().tensors()) {
     INFO(tensor.name);
-    const auto at = static_cast<std::ptrdiff_t>(tensor.offset), end = static_cast<std::ptrdiff_t>(tensor.offset + tensor.count());
+    const auto at = static_cast<std::ptrdiff_t>(tensor.offset),
+               end = static_cast<std::ptrdiff_t>(tensor.offset + tensor.count());
     const std::vector<float> a(actual.begin() + at, actual.begin() + end);
     const std::vector<double> e(expected.begin() + at, expected.begin() + end);
     CHECK_ALL_CLOSE(a, e, setup.tolerance());
@@ -118,7 +121,8 @@ void check_gradients(const Setup& setup, const std::vector<double>& expected) {
 
 std::string describe(const Case& c) {
   return "cell " + std::to_string(static_cast<int>(c.network.cell)) + " layers " + std::to_string(c.network.layers) +
-         " hidden " + std::to_string(c.network.hidden) + " T " + std::to_string(c.steps) + " B " + std::to_string(c.batch);
+         " hidden " + std::to_string(c.network.hidden) + " T " + std::to_string(c.steps) + " B " +
+         std::to_string(c.batch);
 }
 
 }  // namespace
@@ -187,7 +191,7 @@ TEST_CASE("dropout keeps the share that it should, independently of the step bef
     dropped += now ? 1 : 0;
     both += now && next ? 1 : 0;
   }
-  const auto within = [](int count, double p) {   // five standard errors of a binomial share
+  const auto within = [](int count, double p) {  // five standard errors of a binomial share
     return std::abs(count / double{kBlocks} - p) < 5 * std::sqrt(p * (1 - p) / kBlocks);
   };
   CHECK(within(dropped, 0.3));
@@ -232,7 +236,7 @@ TEST_CASE("lanes of a batch do not affect each other", "[backend]") {
     const Case size{{cell, 2, 19, 7}, 5, 4, 2};
     Setup a(size, false), b(size, false);
     for (std::size_t i = 0; i < b.ids.size(); ++i) {
-      if (i % 4 != 1) b.ids[i] = (b.ids[i] + 3) % 7;   // all lanes but lane 1 read another text
+      if (i % 4 != 1) b.ids[i] = (b.ids[i] + 3) % 7;  // all lanes but lane 1 read another text
     }
     std::vector<float> logits_a(a.ids.size() * 7), logits_b(logits_a.size());
     a.session->forward(a.window(), logits_a);
@@ -247,7 +251,7 @@ TEST_CASE("a 1-of-k vector times W is a column of W: ids and one-hot vectors giv
   for (const Case& size : cases()) {
     INFO(describe(size));
     Setup by_id(size, false), by_vector(size, false);
-    by_id.reset.clear();   // dense windows have no resets
+    by_id.reset.clear();  // dense windows have no resets
     const auto V = static_cast<std::size_t>(size.network.vocabulary);
     std::vector<float> one_hot(by_id.ids.size() * V), a(one_hot.size()), b(one_hot.size());
     for (std::size_t i = 0; i < by_id.ids.size(); ++i) one_hot[i * V + static_cast<std::size_t>(by_id.ids[i])] = 1.0F;
@@ -276,12 +280,15 @@ TEST_CASE("the loss of zero logits is ln V, and rows of its gradient sum to zero
   const auto& bias = s.network->layout().head_bias();
   double sum = 0;
   for (std::size_t v = 0; v < 9; ++v) sum += static_cast<double>(g[bias.offset + v]);
-  CHECK(std::abs(sum) < 9 * 1e-7);   // nine terms below 1, each rounded to fp32
+  CHECK(std::abs(sum) < 9 * 1e-7);  // nine terms below 1, each rounded to fp32
 }
 
 TEST_CASE("optimizers are the reference's over ten steps", "[backend]") {
-  const OptimizerKind kinds[] = {OptimizerKind::kRmsprop, OptimizerKind::kAdam, OptimizerKind::kAdagrad, OptimizerKind::kSgd};
-  const ClipConfig clips[] = {{ClipConfig::Kind::kNone, 0}, {ClipConfig::Kind::kValue, 0.3}, {ClipConfig::Kind::kNorm, 0.7}};
+  const OptimizerKind kinds[] = {OptimizerKind::kRmsprop, OptimizerKind::kAdam, OptimizerKind::kAdagrad,
+                                 OptimizerKind::kSgd};
+  const ClipConfig clips[] = {{ClipConfig::Kind::kNone, 0},
+                              {ClipConfig::Kind::kValue, 0.3},
+                              {ClipConfig::Kind::kNorm, 0.7}};
   for (const OptimizerKind kind : kinds) {
     for (const ClipConfig& clip : clips) {
       INFO("optimizer " << static_cast<int>(kind) << " clip " << static_cast<int>(clip.kind));
@@ -357,7 +364,7 @@ TEST_CASE("a step whose loss is not finite is skipped, and its lanes start again
   s.session->get_state(h, c);
   CHECK(h == std::vector<float>(h.size()));
   CHECK(c == std::vector<float>(c.size()));
-  s.network->write(Arena::kParameters, s.parameters);   // and the next step is a good one
+  s.network->write(Arena::kParameters, s.parameters);  // and the next step is a good one
   s.session->submit_step(s.window(), {}, {});
   CHECK_FALSE(s.session->next_result().skipped);
 }

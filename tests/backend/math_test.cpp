@@ -26,7 +26,8 @@ double worst_error(F f, G exact, double from, double to) {
 }  // namespace
 
 TEST_CASE("exp is within 2 ulp", "[math]") {
-  // Rounding of the polynomial's last steps and of the product with 2^k: half an ulp each, and what the reduction leaves.
+  // Rounding of the polynomial's last steps and of the product with 2^k: half an ulp each, and what the reduction
+  // leaves.
   CHECK(worst_error([](float x) { return exp_of(x); }, [](double x) { return std::exp(x); }, -86, 87) < 2);
 }
 
@@ -39,7 +40,7 @@ TEST_CASE("tanh is within 4 ulp, near zero too", "[math]") {
   const auto exact = [](double x) { return std::tanh(x); };
   CHECK(worst_error(f, exact, -10, 10) < 4);
   CHECK(worst_error(f, exact, -1e-3, 1e-3) < 4);
-  CHECK(worst_error(f, exact, 0.6, 0.65) < 4);   // where the two branches meet
+  CHECK(worst_error(f, exact, 0.6, 0.65) < 4);  // where the two branches meet
 }
 
 TEST_CASE("extremes saturate and NaN stays NaN", "[math]") {

@@ -14,7 +14,8 @@ TEST_CASE("each of the workers asked for runs once, whatever ran before", "[pool
     const int count = round % 4 == 3 ? 0 : 1 + round % 3;
     std::vector<std::atomic<int>> runs(3);
     pool.run(count, [&](int worker) { ++runs[static_cast<std::size_t>(worker)]; });
-    for (int worker = 0; worker < 3; ++worker) CHECK(runs[static_cast<std::size_t>(worker)] == (worker < count ? 1 : 0));
+    for (int worker = 0; worker < 3; ++worker)
+      CHECK(runs[static_cast<std::size_t>(worker)] == (worker < count ? 1 : 0));
   }
 }
 

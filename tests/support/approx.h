@@ -1,4 +1,5 @@
-// Comparisons with a derived tolerance. oneDNN's form: rounding grows with the logarithm of the longest chain of additions.
+// Comparisons with a derived tolerance. oneDNN's form: rounding grows with the logarithm of the longest chain of
+// additions.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +13,8 @@
 
 namespace charrnn::tests {
 
-/// |a - b| <= relative * (|b| + largest |b| in the array). The second term is the floor: an element that is small because
-/// large terms cancelled carries their rounding.
+/// |a - b| <= relative * (|b| + largest |b| in the array). The second term is the floor: an element that is small
+/// because large terms cancelled carries their rounding.
 struct Tolerance {
   double relative = 0;
 
@@ -22,8 +23,8 @@ struct Tolerance {
     constexpr double kEps = std::numeric_limits<float>::epsilon();
     return {4 * std::ceil(std::log2(std::max(2.0, terms * steps))) * kEps};
   }
-  /// A whole network over a window: the longest product has max(H, V) terms (T B of them for a weight's gradient), and the
-  /// recurrence chains T steps through L layers.
+  /// A whole network over a window: the longest product has max(H, V) terms (T B of them for a weight's gradient), and
+  /// the recurrence chains T steps through L layers.
   static Tolerance network(const NetworkShape& n, int steps, int batch) {
     return fp32(static_cast<double>(std::max(n.hidden, n.vocabulary)) * batch, static_cast<double>(steps) * n.layers);
   }
@@ -42,7 +43,7 @@ std::string differences(const A& actual, const B& expected, Tolerance tolerance)
   for (std::size_t i = 0; i < actual.size(); ++i) {
     const double a = static_cast<double>(actual[i]), e = static_cast<double>(expected[i]);
     const double bound = tolerance.relative * (std::abs(e) + largest);
-    if (std::abs(a - e) <= bound) continue;   // NaN fails here
+    if (std::abs(a - e) <= bound) continue;  // NaN fails here
     worst = std::max(worst, std::abs(a - e) / bound);
     if (first.empty()) {
       first = "[" + std::to_string(i) + "] is " + std::to_string(a) + ", expected " + std::to_string(e) + " +- " +
@@ -55,4 +56,5 @@ std::string differences(const A& actual, const B& expected, Tolerance tolerance)
 }  // namespace charrnn::tests
 
 /// Passes if all elements agree within the tolerance; names the first that does not.
-#define CHECK_ALL_CLOSE(actual, expected, tolerance) CHECK(charrnn::tests::differences(actual, expected, tolerance) == "")
+#define CHECK_ALL_CLOSE(actual, expected, tolerance) \
+  CHECK(charrnn::tests::differences(actual, expected, tolerance) == "")

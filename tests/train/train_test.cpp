@@ -139,7 +139,7 @@ TEST_CASE("a run learns: the loss falls far below that of guessing", "[train]") 
   Recorder recorder;
   CHECK(run(options_in(folder.path()), recorder, 150) == ExitCode::kOk);
   REQUIRE(recorder.steps.size() == 150);
-  CHECK(recorder.steps.front().nats_per_char == Approx(std::log(17.0)).epsilon(0.1));   // 17 distinct characters
+  CHECK(recorder.steps.front().nats_per_char == Approx(std::log(17.0)).epsilon(0.1));  // 17 distinct characters
   CHECK(recorder.steps.back().nats_per_char < 1.7);
   CHECK(recorder.summary.best_validation_nats < 1.7);
   CHECK(std::isfinite(recorder.summary.test_nats));
@@ -147,11 +147,13 @@ TEST_CASE("a run learns: the loss falls far below that of guessing", "[train]") 
   CHECK(fs::exists(folder / "run/best/model.safetensors"));
 }
 
-TEST_CASE("an interrupted run goes on to the same bits: any cell, any optimizer, mid-epoch and at its edge", "[train]") {
+TEST_CASE("an interrupted run goes on to the same bits: any cell, any optimizer, mid-epoch and at its edge",
+          "[train]") {
   const std::string optimizers[] = {"{name: rmsprop, learning_rate: 0.01}", "{name: adam, learning_rate: 0.01}",
                                     "{name: adagrad, learning_rate: 0.05}",
                                     "{name: sgd, learning_rate: 0.5, momentum: 0.9}"};
-  const std::string schedules[] = {"schedule: {decay: 0.9, after_epoch: 1}", "schedule: {kind: plateau, factor: 0.5, patience: 0}",
+  const std::string schedules[] = {"schedule: {decay: 0.9, after_epoch: 1}",
+                                   "schedule: {kind: plateau, factor: 0.5, patience: 0}",
                                    "schedule: {kind: cosine, warmup_steps: 4, final: 0.1}"};
   int variant = 0;
   for (const std::string cell : {"lstm", "gru", "rnn"}) {
@@ -239,7 +241,8 @@ TEST_CASE("periods of samples, validation and checkpoints change no weight", "[t
 }
 
 TEST_CASE("a signal ends the run after its step, saved, with the signal's exit code", "[train]") {
-  for (const auto& [signal, code] : {std::pair{SIGINT, ExitCode::kInterrupted}, std::pair{SIGTERM, ExitCode::kTerminated}}) {
+  for (const auto& [signal, code] :
+       {std::pair{SIGINT, ExitCode::kInterrupted}, std::pair{SIGTERM, ExitCode::kTerminated}}) {
     TempFolder folder;
     Recorder recorder;
     recorder.signal = signal;
@@ -263,7 +266,7 @@ TEST_CASE("a signal in the middle of a step's validation and sample costs neithe
   };
   Recorder all;
   run(eventful(straight.path()), all, 20);
-  for (const int stop : {2, 3, 6, 20}) {   // due: a validation, a sample, both, the end
+  for (const int stop : {2, 3, 6, 20}) {  // due: a validation, a sample, both, the end
     INFO("signal after step " << stop);
     TempFolder cut;
     Recorder first, second;
@@ -295,7 +298,7 @@ TEST_CASE("dropout masks differ from step to step, and the learning rate waits f
   std::ofstream(folder / "text.txt", std::ios::binary) << some_text(1, 40);
   Settings settings;
   settings.batch = 1;
-  settings.sequence = 30;   // one window an epoch: every step reads the same from zero state
+  settings.sequence = 30;  // one window an epoch: every step reads the same from zero state
   settings.optimizer = "{name: rmsprop, learning_rate: 1.0e-30}, schedule: {kind: plateau, factor: 0.5, patience: 1}";
   TrainOptions options = options_in(folder.path(), settings);
   options.config.corpus.split = {0.8, 0.2, 0};
@@ -360,7 +363,7 @@ TEST_CASE("resume never refuses a folder that holds a run, and two runs cannot s
 TEST_CASE("NaN is skipped, counted, and ends the run after skip_limit in a row", "[train]") {
   TempFolder folder;
   Settings settings;
-  settings.cell = "rnn, nonlinearity: relu";   // nothing saturates: products of huge weights overflow
+  settings.cell = "rnn, nonlinearity: relu";  // nothing saturates: products of huge weights overflow
   settings.optimizer = "{name: sgd, learning_rate: 1.0e30}";
   TrainOptions options = options_in(folder.path(), settings);
   options.config.train.clip.kind = ClipConfig::Kind::kNone;
@@ -369,7 +372,8 @@ TEST_CASE("NaN is skipped, counted, and ends the run after skip_limit in a row",
   options.config.validate.every = 0;
   Recorder recorder;
   CHECK_THROWS_AS(run(options, recorder), RunError);
-  CHECK(std::count_if(recorder.steps.begin(), recorder.steps.end(), [](const StepRecord& r) { return r.skipped; }) >= 2);
+  CHECK(std::count_if(recorder.steps.begin(), recorder.steps.end(), [](const StepRecord& r) { return r.skipped; }) >=
+        2);
   CHECK(metrics(folder.path()).size() == recorder.steps.size());
   // The newest checkpoint is from before the streak: its weights give a number.
   const Checkpoint newest = load_checkpoint(fs::canonical(folder / "run/latest"), LoadState::kYes);
@@ -380,7 +384,7 @@ TEST_CASE("NaN is skipped, counted, and ends the run after skip_limit in a row",
 TEST_CASE("patience ends a run whose validation gets no better", "[train]") {
   TempFolder folder;
   TrainOptions options = options_in(folder.path());
-  options.config.train.optimizer.learning_rate = 1e-30;   // nothing is learned: no validation is better than the first
+  options.config.train.optimizer.learning_rate = 1e-30;  // nothing is learned: no validation is better than the first
   options.config.validate.patience = 2;
   options.config.validate.every = 1;
   Recorder recorder;
@@ -421,7 +425,7 @@ TEST_CASE("validation and test are the reference's loss over the held-out text f
   const double test = expected(plan.test, plan.test_end - plan.test_begin - 1);
   CHECK(trainer.validate() == Approx(validation).epsilon(1e-5));
   CHECK(trainer.test(c) == Approx(test).epsilon(1e-5));
-  CHECK(std::abs(validation - test) > 1e-4 * test);   // they are told apart
+  CHECK(std::abs(validation - test) > 1e-4 * test);  // they are told apart
 }
 
 TEST_CASE("init_from takes weights and maps characters by value", "[train]") {
@@ -445,7 +449,8 @@ TEST_CASE("init_from takes weights and maps characters by value", "[train]") {
     CHECK(std::memcmp(a, b, H * sizeof(float)) == 0);
   }
   const float* const hh = now.parameters.data() + layout.weight_hh(1).offset;
-  CHECK(std::memcmp(hh, old.parameters.data() + layout_old.weight_hh(1).offset, layout.weight_hh(1).count() * sizeof(float)) == 0);
+  CHECK(std::memcmp(hh, old.parameters.data() + layout_old.weight_hh(1).offset,
+                    layout.weight_hh(1).count() * sizeof(float)) == 0);
   bool told = false;
   for (const std::string& note : trainer.notes()) told = told || note.find("3 characters") != std::string::npos;
   CHECK(told);
@@ -467,7 +472,7 @@ TEST_CASE("a run whose checkpoints are all damaged is refused, and its logs stay
 TEST_CASE("a folder that cannot be written is refused before training starts", "[train]") {
   TempFolder folder;
   TrainOptions options = options_in(folder.path());
-  options.config.run.dir = (folder / "text.txt/run").string();   // below a file
+  options.config.run.dir = (folder / "text.txt/run").string();  // below a file
   Recorder recorder;
   CHECK_THROWS_AS(run(options, recorder, 5), Error);
   CHECK(recorder.steps.empty());
@@ -493,8 +498,8 @@ TEST_CASE("learning rates follow their schedules", "[train]") {
   const auto at = [](const ScheduleConfig& s, std::int64_t step) {
     return learning_rate(1.0, s, {.step = step, .steps_per_epoch = 10, .total_steps = 100, .plateau_scale = 0.25});
   };
-  CHECK(at(decay, 20) == 1.0);    // the last step of epoch 2
-  CHECK(at(decay, 21) == 0.5);    // decayed at its end
+  CHECK(at(decay, 20) == 1.0);  // the last step of epoch 2
+  CHECK(at(decay, 21) == 0.5);  // decayed at its end
   CHECK(at(decay, 30) == 0.5);
   CHECK(at(decay, 31) == 0.25);
   ScheduleConfig cosine;
