@@ -25,6 +25,8 @@ class Rnn {
   static Rnn load(const std::filesystem::path& run_or_checkpoint, const std::string& device = "auto", int threads = 0);
 
   ~Rnn();
+  Rnn(const Rnn&) = delete;
+  Rnn& operator=(const Rnn&) = delete;
   Rnn(Rnn&&) noexcept;
   Rnn& operator=(Rnn&&) noexcept;
 

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "backend/registry.h"
+#include "devices/registry.h"
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/describe.h"

@@ -1,6 +1,6 @@
 #include <nlohmann/json.hpp>
 
-#include "backend/registry.h"
+#include "devices/registry.h"
 #include "cli/commands.h"
 #include "cli/console.h"
 

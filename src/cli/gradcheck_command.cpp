@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "backend/registry.h"
+#include "devices/registry.h"
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/describe.h"

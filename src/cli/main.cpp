@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "backend/registry.h"
+#include "devices/registry.h"
 #include "cli/commands.h"
 #include "cli/console.h"
 

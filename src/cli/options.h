@@ -9,6 +9,7 @@
 #include "charrnn/config.h"
 #include "charrnn/error.h"
 
+// NOLINTNEXTLINE(readability-identifier-naming): CLI11's own
 namespace CLI {
 class App;
 class Option;

@@ -26,6 +26,8 @@ class HostBuffer {
     static_cast<void>(madvise(p, bytes(), MADV_HUGEPAGE));  // advice: fewer page faults and TLB misses where granted
     data_ = static_cast<float*>(p);
   }
+  HostBuffer(const HostBuffer&) = delete;
+  HostBuffer& operator=(const HostBuffer&) = delete;
   HostBuffer(HostBuffer&& o) noexcept : data_(std::exchange(o.data_, nullptr)), count_(std::exchange(o.count_, 0)) {}
   HostBuffer& operator=(HostBuffer&& o) noexcept {
     std::swap(data_, o.data_);

@@ -26,6 +26,8 @@ class PackedWeights {
  public:
   explicit PackedWeights(const WeightView& view) : view_(view) {}
   PackedWeights(const PackedWeights&) = delete;
+  PackedWeights& operator=(const PackedWeights&) = delete;
+  ~PackedWeights() = default;
 
   std::int64_t k() const { return view_.k; }
   std::int64_t n() const { return view_.n; }

@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "charrnn/error.h"
-#include "data/grouped.h"
+#include "text/grouped.h"
 
 namespace charrnn {
 namespace {

@@ -1,6 +1,6 @@
 #include "model/loaded_model.h"
 
-#include "backend/registry.h"
+#include "devices/registry.h"
 
 namespace charrnn {
 

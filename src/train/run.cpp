@@ -13,7 +13,7 @@
 #include "charrnn/checkpoint.h"
 #include "charrnn/trainer.h"
 #include "data/corpus.h"
-#include "data/grouped.h"
+#include "text/grouped.h"
 #include "data/streams.h"
 #include "io/files.h"
 #include "io/run_folder.h"

@@ -8,7 +8,7 @@
 #include <deque>
 
 #include "backend/backend.h"
-#include "backend/registry.h"
+#include "devices/registry.h"
 #include "charrnn/error.h"
 #include "data/corpus.h"
 #include "data/loader.h"

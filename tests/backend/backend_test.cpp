@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "backend/backend.h"
-#include "backend/registry.h"
+#include "devices/registry.h"
 #include "charrnn/error.h"
 #include "kernels/philox.h"
 #include "model/initialize.h"

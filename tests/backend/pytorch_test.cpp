@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "backend/registry.h"
+#include "devices/registry.h"
 #include "support/approx.h"
 #include "support/catch.h"
 #include "support/fixtures.h"

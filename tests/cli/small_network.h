@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "backend/registry.h"
+#include "devices/registry.h"
 #include "charrnn/checkpoint.h"
 #include "charrnn/vocabulary.h"
 #include "model/initialize.h"

@@ -1,4 +1,4 @@
-#include "backend/registry.h"
+#include "devices/registry.h"
 
 #include "charrnn/error.h"
 #include "cpu/cpu_backend.h"

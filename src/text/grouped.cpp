@@ -1,4 +1,4 @@
-#include "data/grouped.h"
+#include "text/grouped.h"
 
 namespace charrnn {
 
