@@ -8,12 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "devices/registry.h"
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/describe.h"
 #include "cli/find_config.h"
 #include "data/loader.h"
+#include "devices/registry.h"
 #include "model/initialize.h"
 #include "model/step_cost.h"
 

@@ -1,8 +1,8 @@
 #include <nlohmann/json.hpp>
 
-#include "devices/registry.h"
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "devices/registry.h"
 
 namespace charrnn {
 

@@ -4,10 +4,10 @@
 #include <cmath>
 #include <limits>
 
-#include "devices/registry.h"
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/describe.h"
+#include "devices/registry.h"
 #include "model/initialize.h"
 #include "reference/reference.h"
 

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "devices/registry.h"
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "devices/registry.h"
 
 namespace charrnn {
 namespace {

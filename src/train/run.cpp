@@ -13,11 +13,11 @@
 #include "charrnn/checkpoint.h"
 #include "charrnn/trainer.h"
 #include "data/corpus.h"
-#include "text/grouped.h"
 #include "data/streams.h"
 #include "io/files.h"
 #include "io/run_folder.h"
 #include "model/step_cost.h"
+#include "text/grouped.h"
 #include "train/log_file.h"
 
 namespace charrnn {

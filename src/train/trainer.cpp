@@ -8,11 +8,11 @@
 #include <deque>
 
 #include "backend/backend.h"
-#include "devices/registry.h"
 #include "charrnn/error.h"
 #include "data/corpus.h"
 #include "data/loader.h"
 #include "data/streams.h"
+#include "devices/registry.h"
 #include "model/evaluator.h"
 #include "model/initialize.h"
 #include "train/init_from.h"

@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "backend/backend.h"
-#include "devices/registry.h"
 #include "charrnn/error.h"
+#include "devices/registry.h"
 #include "kernels/philox.h"
 #include "model/initialize.h"
 #include "reference/reference.h"

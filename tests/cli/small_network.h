@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "devices/registry.h"
 #include "charrnn/checkpoint.h"
 #include "charrnn/vocabulary.h"
+#include "devices/registry.h"
 #include "model/initialize.h"
 
 namespace charrnn::testing {
