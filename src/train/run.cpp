@@ -167,7 +167,11 @@ void Run::open_folder() {
     trainer_ = std::make_unique<Trainer>(config_, from, trainer_options());
     observer_.note(fmt::format("resumed at step {} ({})", from.step, source->string()));
     validation_nats_ = from.validation_nats;
-    if (!from.state->due_metrics.empty()) pending_ = nlohmann::ordered_json::parse(from.state->due_metrics);
+    if (const std::string& due = from.state->due_metrics; !due.empty()) {
+      pending_ = nlohmann::ordered_json::parse(due, nullptr, false);
+      if (!pending_->is_object())
+        throw FormatError(source->string() + ": state: due_metrics is no line of metrics.jsonl");
+    }
     if (own) {
       if (named) folder_->forget_after(from.step);
       folder_->relink(from.step, from.state->best_step);
