@@ -443,28 +443,38 @@ void CpuSession::weight_gradients(const Window& window, int part, const DropoutK
   head_gradient(part, window.steps, dropout);
 }
 
-void CpuSession::matrix_gradient(int part, std::int64_t steps, const GateBlock& block, int layer, bool of_input,
-                                 const DropoutKey& dropout) {
-  const std::int64_t W = network_.gates().width, H = network_.shape().hidden;
-  const Range mine = split_range(block.rows, part, network_.pool().size(), 16);
-  if (mine.size() == 0) return;
-  const ParameterLayout& layout = network_.layout();
-  const auto& tensor = of_input ? layout.weight_ih(layer) : layout.weight_hh(layer);
-  float* const to = network_.arena(Arena::kGradients) + tensor.offset + (block.weight_row + mine.begin) * H;
+/// to [m,H] = the sum over the slices of A^T X: A [T b, m] inside rows of `width` columns, X [T b, H].
+template <class A, class X>
+void CpuSession::sum_products(int part, std::int64_t steps, std::int64_t m, std::int64_t width, const A& a_of,
+                              const X& x_of, float* to) {
+  const std::int64_t H = network_.shape().hidden;
   for (Slice& s : slices_) {
-    const Layer& own = s.layers[static_cast<std::size_t>(layer)];
-    const float* const x = of_input ? output_of(s, layer - 1, dropout.probability > 0) : own.h.data();
-    const ProductShape product{.m = mine.size(),
+    const ProductShape product{.m = m,
                                .n = H,
                                .k = steps * s.lanes,
                                .a_row = 1,
-                               .a_column = W,
+                               .a_column = width,
                                .b_row = H,
                                .c_row = H,
                                .into = &s == &slices_.front() ? Into::kOverwrite : Into::kAccumulate};
-    gradient_products_[static_cast<std::size_t>(part)].get(product).run(
-        own.gates.data() + block.gate_column + mine.begin, x, to);
+    gradient_products_[static_cast<std::size_t>(part)].get(product).run(a_of(s), x_of(s), to);
   }
+}
+
+void CpuSession::matrix_gradient(int part, std::int64_t steps, const GateBlock& block, int layer, bool of_input,
+                                 const DropoutKey& dropout) {
+  const std::int64_t H = network_.shape().hidden;
+  const Range mine = split_range(block.rows, part, network_.pool().size(), 16);
+  if (mine.size() == 0) return;
+  const auto own = [layer](Slice& s) -> Layer& { return s.layers[static_cast<std::size_t>(layer)]; };
+  const auto gates = [&](Slice& s) { return own(s).gates.data() + block.gate_column + mine.begin; };
+  const auto x = [&](Slice& s) {
+    return of_input ? output_of(s, layer - 1, dropout.probability > 0) : own(s).h.data();
+  };
+  const ParameterLayout& layout = network_.layout();
+  const auto& tensor = of_input ? layout.weight_ih(layer) : layout.weight_hh(layer);
+  sum_products(part, steps, mine.size(), network_.gates().width, gates, x,
+               network_.arena(Arena::kGradients) + tensor.offset + (block.weight_row + mine.begin) * H);
 }
 
 void CpuSession::table_gradient(const Window& window, int part) {
@@ -496,19 +506,10 @@ void CpuSession::head_gradient(int part, std::int64_t steps, const DropoutKey& d
   const std::int64_t H = network_.shape().hidden, V = network_.shape().vocabulary;
   const Range mine = split_range(V, part, network_.pool().size());
   if (mine.size() == 0) return;
-  float* const to = network_.arena(Arena::kGradients) + network_.layout().head_weight().offset + mine.begin * H;
-  for (Slice& s : slices_) {
-    const ProductShape product{.m = mine.size(),
-                               .n = H,
-                               .k = steps * s.lanes,
-                               .a_row = 1,
-                               .a_column = V,
-                               .b_row = H,
-                               .c_row = H,
-                               .into = &s == &slices_.front() ? Into::kOverwrite : Into::kAccumulate};
-    gradient_products_[static_cast<std::size_t>(part)].get(product).run(
-        s.logits.data() + mine.begin, output_of(s, network_.shape().layers - 1, dropout.probability > 0), to);
-  }
+  const auto logits = [&](Slice& s) { return s.logits.data() + mine.begin; };
+  const auto top = [&](Slice& s) { return output_of(s, network_.shape().layers - 1, dropout.probability > 0); };
+  sum_products(part, steps, mine.size(), V, logits, top,
+               network_.arena(Arena::kGradients) + network_.layout().head_weight().offset + mine.begin * H);
 }
 
 void CpuSession::bias_gradients() {

@@ -70,6 +70,9 @@ class CpuSession final : public Session {
 
   // Gradients of weights: worker `part` of the pool's makes its share of the rows of every matrix.
   void weight_gradients(const Window& window, int part, const DropoutKey& dropout);
+  template <class A, class X>
+  void sum_products(int part, std::int64_t steps, std::int64_t m, std::int64_t width, const A& a_of, const X& x_of,
+                    float* to);
   void matrix_gradient(int part, std::int64_t steps, const GateBlock& block, int layer, bool of_input,
                        const DropoutKey& dropout);
   void table_gradient(const Window& window, int part);

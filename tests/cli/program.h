@@ -6,19 +6,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <csignal>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "cli/matchers.h"
 #include "support/catch.h"
+#include "support/temp_folder.h"
 
 namespace charrnn::testing {
 
@@ -43,22 +41,12 @@ struct Outcome {
 class Workplace {
  public:
   Workplace() {
-    std::string name = (fs::temp_directory_path() / "charrnn-cli-test-XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    root_ = fs::canonical(name);
     fs::create_directory(root_ / "work");
     set("CHARRNN_CONFIGS", "");
     set("CHARRNN_DATA", (root_ / "data").string());
     set("NO_COLOR", "");
     set("CLICOLOR_FORCE", "");
   }
-  ~Workplace() {
-    std::error_code ignored;
-    fs::remove_all(root_, ignored);
-  }
-  Workplace(const Workplace&) = delete;
-  Workplace& operator=(const Workplace&) = delete;
-
   fs::path path(const std::string& name) const { return root_ / "work" / name; }
   void set(const std::string& variable, const std::string& value) { environment_.emplace_back(variable, value); }
 
@@ -133,11 +121,10 @@ class Workplace {
     return outcome;
   }
 
-  /// What a program that still runs has written to stderr.
-  std::string err_so_far() const { return slurp(root_ / "err"); }
 
  private:
-  fs::path root_;
+  tests::TempFolder folder_;
+  fs::path root_ = fs::canonical(folder_.path());
   std::vector<std::pair<std::string, std::string>> environment_;
 };
 

@@ -1,11 +1,11 @@
 #include "charrnn/rnn.h"
 
-#include <unistd.h>
 #include <filesystem>
 
 #include "charrnn/charrnn.h"
 #include "cli/small_network.h"
 #include "support/catch.h"
+#include "support/temp_folder.h"
 
 namespace charrnn {
 namespace {
@@ -15,21 +15,10 @@ using testing::SmallNetwork;
 
 /// A checkpoint of a small network in a folder of its own, removed with this object.
 struct SavedNetwork {
-  fs::path folder;
+  tests::TempFolder folder;
   SmallNetwork small;
 
-  explicit SavedNetwork(Cell cell) : small(cell) {
-    std::string name = (fs::temp_directory_path() / "charrnn-rnn-test-XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    folder = name;
-    save_checkpoint(checkpoint(), small.checkpoint());
-  }
-  ~SavedNetwork() {
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
-  }
-  SavedNetwork(const SavedNetwork&) = delete;
-  SavedNetwork& operator=(const SavedNetwork&) = delete;
+  explicit SavedNetwork(Cell cell) : small(cell) { save_checkpoint(checkpoint(), small.checkpoint()); }
   fs::path checkpoint() const { return folder / "checkpoint"; }
 };
 

@@ -1,5 +1,9 @@
 // The commands around a run: it is trained here, on a text of a few hundred characters, by the program itself.
+#include <sys/stat.h>
+
 #include <cmath>
+#include <csignal>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -130,12 +134,15 @@ TEST_CASE("a signal saves and exits with its number", "[cli][run]") {
   Workplace work;
   spill(work.path("text.txt"), training_text());
   spill(work.path("a.yaml"), kConfig);
+  const std::string pipe = work.path("pipe").string();  // its lines come as the steps do
+  REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
   const pid_t child =
-      work.start({"--config", "a.yaml", "--set", "train.epochs=1000000", "--set", "checkpoint.every=0"});
-  for (int i = 0; i < 1000 && work.err_so_far().find("step 3/") == std::string::npos; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      work.start({"--config", "a.yaml", "--json", "--set", "train.epochs=1000000", "--set", "checkpoint.every=0"},
+                 CHARRNN_PROGRAM, pipe);
+  std::ifstream lines(pipe);
+  for (std::string line; std::getline(lines, line);) {  // to its end, so that the program can write on
+    if (json::parse(line).at("step") == 3) kill(child, signal);
   }
-  kill(child, signal);
   const Outcome outcome = work.wait(child);
   CAPTURE(outcome.err);
   CHECK(outcome.code == code);

@@ -1,7 +1,5 @@
-// Texts and a folder of one's own for the tests of this folder.
+// Random numbers and texts for the tests of this folder.
 #pragma once
-
-#include <stdlib.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -10,32 +8,11 @@
 #include <string>
 #include <string_view>
 
+#include "support/temp_folder.h"
+
 namespace charrnn::test {
 
-/// Removed with all that is in it at the end.
-class TempFolder {
- public:
-  TempFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "charrnn-data-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp " + name);
-    path_ = name;
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path file(const std::string& name, std::string_view content) const {
-    std::ofstream(path_ / name, std::ios::binary).write(content.data(), static_cast<std::streamsize>(content.size()));
-    return path_ / name;
-  }
-
- private:
-  std::filesystem::path path_;
-};
+using tests::TempFolder;
 
 /// xorshift64*: the same numbers with every standard library.
 class Draw {

@@ -3,8 +3,10 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace charrnn::tests {
 
@@ -24,6 +26,11 @@ class TempFolder {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  /// A file in it with this content. @returns its path
+  std::filesystem::path file(const std::string& name, std::string_view content) const {
+    std::ofstream(path_ / name, std::ios::binary).write(content.data(), static_cast<std::streamsize>(content.size()));
+    return path_ / name;
+  }
 
  private:
   std::filesystem::path path_;
