@@ -121,7 +121,6 @@ class Workplace {
     return outcome;
   }
 
-
  private:
   tests::TempFolder folder_;
   fs::path root_ = fs::canonical(folder_.path());
