@@ -24,6 +24,20 @@ CHARRNN_HD PhiloxBlock philox(PhiloxBlock counter, std::uint32_t key0, std::uint
   return counter;
 }
 
+/// A number in [0, 1) from 53 bits of two words.
+CHARRNN_HD double uniform_of(std::uint32_t high, std::uint32_t low) {
+  return static_cast<double>((std::uint64_t{high} << 32 | low) >> 11) * 0x1p-53;
+}
+
+/// The n-th (from 0) uniform number of stream `stream` under `seed`: two to a block.
+CHARRNN_HD double stream_uniform(std::uint64_t seed, std::uint64_t stream, std::uint64_t n) {
+  const std::uint64_t block = n / 2;
+  const PhiloxBlock x = philox({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
+                                static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)},
+                               static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
+  return n % 2 == 0 ? uniform_of(x.x0, x.x1) : uniform_of(x.x2, x.x3);
+}
+
 /// Dropout: the numbers of units 4k..4k+3 of one (layer, t, lane) at one step. Unit u is dropped where its number is
 /// below probability * 2^32. The counter holds k and the layer, the lane, t, and the step's low half; the key holds the
 /// seed, with the step's high half folded in.

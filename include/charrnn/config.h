@@ -16,6 +16,7 @@ namespace charrnn {
 enum class Nonlinearity { kTanh, kRelu };
 enum class SplitBy { kTail, kStream };
 enum class Precision { kAuto, kFp32, kBf16, kTf32, kFp16 };
+enum class Implementation { kAuto, kCudnn, kFused };  // of the recurrence on a GPU
 enum class OptimizerKind { kRmsprop, kAdam, kAdagrad, kSgd };
 
 struct CorpusConfig {
@@ -98,7 +99,8 @@ struct SampleConfig {
 
 struct RunConfig {
   std::string dir = "runs/default";
-  std::string device = "auto";  // auto | cpu | cuda | cuda:N
+  std::string device = "auto";                            // auto | cpu | cuda | cuda:N
+  Implementation implementation = Implementation::kAuto;  // the CPU ignores it
 };
 
 struct Config {
@@ -119,6 +121,7 @@ std::string_view name_of(Cell cell);  // both kinds of rnn are "rnn"; model.nonl
 std::string_view name_of(Nonlinearity nonlinearity);
 std::string_view name_of(SplitBy by);
 std::string_view name_of(Precision precision);
+std::string_view name_of(Implementation implementation);
 std::string_view name_of(OptimizerKind kind);
 std::string_view name_of(ScheduleConfig::Kind kind);
 

@@ -17,10 +17,12 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backend/parameter_layout.h"
 #include "charrnn/config.h"
+#include "charrnn/error.h"
 #include "charrnn/network_shape.h"
 
 namespace charrnn {
@@ -68,6 +70,39 @@ struct StepResult {
   double gradient_norm = 0;  // of the mean nats per character, before clipping
   bool skipped = false;      // loss or gradient was NaN or infinite: weights and moments are as before,
                              // and the lanes start again from zero state
+  double device_ms = 0;      // on the device's own clock; 0: it has none
+};
+
+/// What the updates have left behind besides moments. Only the device knows it in time: skipped steps do not count.
+struct UpdateState {
+  std::int64_t updates = 0;         // that the moments have seen, for Adam's bias correction
+  double loss_scale = 1;            // fp16: a power of two by which gradients are scaled on their way back; else 1
+  std::int64_t since_overflow = 0;  // fp16: steps since they last overflowed
+
+  bool operator==(const UpdateState&) const = default;
+};
+
+/// A text whose windows a session may cut by itself, so that no ids cross the seam in a step. Lane b of window w reads
+/// `steps` characters from b * stride + w * steps, and predicts the character that follows each. Window 0 starts from
+/// zero state, and follows the last one of an epoch.
+struct TextWindows {
+  std::string_view text{};                  // the whole text; the caller keeps it as long as the session
+  std::span<const TokenId> ids_of_bytes{};  // [256] the character of each byte, -1: not in the vocabulary
+  int batch = 0, steps = 0;                 // B: the session's, T
+  std::int64_t stride = 0;                  // characters from one lane's start to the next's
+  std::int64_t windows_per_epoch = 0;
+};
+
+/// How characters are drawn: from softmax(logits / temperature), the largest top_k alone if that is not 0. The n-th
+/// draw of lane b takes number (first_draw + n) of stream (first_stream + b * stream_step) under `seed`
+/// (kernels/philox.h, stream_uniform), so that texts depend neither on how many there are nor on the backend.
+struct DrawSettings {
+  double temperature = 1.0;
+  int top_k = 0;  // 0: all
+  bool greedy = false;
+  std::uint64_t seed = 0;
+  std::uint64_t first_stream = 0, stream_step = 0;
+  std::int64_t first_draw = 0;
 };
 
 struct SessionShape {
@@ -102,6 +137,23 @@ class Session {
   virtual void submit_step(const Window& window, const DropoutKey& dropout, const UpdateSettings& settings) = 0;
   /// The result of the oldest submitted step. Waits for it.
   virtual StepResult next_result() = 0;
+
+  /// Takes a text to cut windows from. @returns false if this backend wants windows, or the text does not fit its
+  /// memory: the caller goes on with submit_step().
+  /// @throws DataError for a byte that is not in the vocabulary
+  virtual bool hold_text(const TextWindows& /*windows*/) { return false; }
+  /// submit_step() of window `window` (of the epoch, from 0) of the text that is held; loss_scale is 1 / (T B).
+  virtual void submit_text_step(std::int64_t /*window*/, const DropoutKey& /*dropout*/,
+                                const UpdateSettings& /*settings*/) {
+    throw ShapeError("Session::submit_text_step: this session holds no text");
+  }
+
+  /// Draws `steps` characters in every lane, each the input of the next step: first reads `ids` [B], writes `drawn`
+  /// [steps,B], carries the state. Waits. @returns false if this backend does not draw: the caller uses forward().
+  virtual bool generate(int /*steps*/, std::span<const TokenId> /*ids*/, const DrawSettings& /*settings*/,
+                        std::span<TokenId> /*drawn*/) {
+    return false;
+  }
 };
 
 /// Arrays of the canonical arena (ParameterLayout) that a network owns on its device.
@@ -117,10 +169,9 @@ class Network {
   virtual void read(Arena which, std::span<float> to) = 0;
   virtual void write(Arena which, std::span<const float> from) = 0;
 
-  /// How many updates the moments have seen, for Adam's bias correction. Skipped ones do not count, so only the device
-  /// knows in time. Zero at first; set when a run goes on. Waits.
-  virtual std::int64_t updates() = 0;
-  virtual void set_updates(std::int64_t count) = 0;
+  /// As new at first; set when a run goes on. Waits.
+  virtual UpdateState update_state() = 0;
+  virtual void set_update_state(const UpdateState& state) = 0;
 
   /// Clip, then the optimizer's step, from the gradients that stand in the arena. Skips both if the norm is not finite.
   virtual StepResult update(const UpdateSettings& settings) = 0;
@@ -135,6 +186,13 @@ struct DeviceInfo {
   int threads = 0;                    // CPU only
   std::vector<Precision> precisions;  // the first is what `auto` takes
   int steps_in_flight = 0;            // how many submitted steps may be outstanding before next_result() is called
+  std::string implementation;  // what computes the recurrence: auto | cudnn | fused; empty where there is no choice
+};
+
+/// What a device has spent, for `bench`.
+struct DeviceUse {
+  std::size_t peak_bytes = 0;        // of device memory that was held at once
+  std::int64_t launches_a_step = 0;  // of kernels, by the training step that was last built; 0: not a GPU
 };
 
 class Backend {
@@ -152,6 +210,12 @@ class Backend {
   /// Matrix products a second (2*M*N*K flops) at this size, measured now: the machine's own rate for `bench`, in
   /// GFLOP/s.
   virtual double product_gflops(int m, int n, int k, Precision precision) = 0;
+
+  virtual DeviceUse use() const { return {}; }
+  /// Opens or closes the window that a profiler records. Waits for the device.
+  virtual void profile(bool /*on*/) {}
+  /// Sentences for the log that came up since the last call: what was fallen back from.
+  virtual std::vector<std::string> take_notes() { return {}; }
 };
 
 }  // namespace charrnn

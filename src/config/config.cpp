@@ -37,6 +37,15 @@ std::string_view name_of(Precision precision) {
   return "fp16";
 }
 
+std::string_view name_of(Implementation implementation) {
+  switch (implementation) {
+    case Implementation::kAuto: return "auto";
+    case Implementation::kCudnn: return "cudnn";
+    case Implementation::kFused: break;
+  }
+  return "fused";
+}
+
 std::string_view name_of(OptimizerKind kind) {
   switch (kind) {
     case OptimizerKind::kRmsprop: return "rmsprop";

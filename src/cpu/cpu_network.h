@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "cpu/gate_map.h"
+#include "backend/gate_map.h"
 #include "cpu/matmul.h"
 #include "cpu/thread_pool.h"
 
@@ -29,8 +29,8 @@ class CpuNetwork final : public Network {
   Precision precision() const override { return Precision::kFp32; }
   void read(Arena which, std::span<float> to) override;
   void write(Arena which, std::span<const float> from) override;
-  std::int64_t updates() override { return updates_; }
-  void set_updates(std::int64_t count) override { updates_ = count; }
+  UpdateState update_state() override { return {.updates = updates_}; }
+  void set_update_state(const UpdateState& state) override { updates_ = state.updates; }
   StepResult update(const UpdateSettings& settings) override;
   std::unique_ptr<Session> open(const SessionShape& shape) override;
 

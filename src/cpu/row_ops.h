@@ -4,15 +4,12 @@
 
 #include <cstdint>
 
+#include "backend/gate_map.h"
 #include "charrnn/config.h"
 #include "charrnn/network_shape.h"
 #include "kernels/optimizer.h"
 
 namespace charrnn::cpu {
-
-/// Columns of a row of gates in units of H. LSTM: i f g o. RNN: its one pre-activation. GRU: nx r z nh, where
-/// n = tanh(nx + r nh): the input's product writes (nx | r z), the hidden's (r z nh), each on neighbouring columns.
-enum GruColumn { kGruColumnNx, kGruColumnR, kGruColumnZ, kGruColumnNh };
 
 struct StepRows {
   int rows = 0, hidden = 0;       // b, H

@@ -21,9 +21,8 @@ std::uint32_t Rng::next_u32() {
 }
 
 double Rng::uniform() {
-  const std::uint64_t high = next_u32();
-  const std::uint64_t bits = high << 32 | next_u32();
-  return static_cast<double>(bits >> 11) * 0x1p-53;
+  const std::uint32_t high = next_u32();
+  return uniform_of(high, next_u32());
 }
 
 double Rng::normal() {

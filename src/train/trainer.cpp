@@ -115,7 +115,7 @@ void Trainer::Parts::restore(const Checkpoint& from) {
   network->write(Arena::kParameters, from.parameters);
   if (!saved.moment1.empty()) network->write(Arena::kMoment1, saved.moment1);
   if (!saved.moment2.empty()) network->write(Arena::kMoment2, saved.moment2);
-  network->set_updates(saved.step - saved.skipped_total);
+  network->set_update_state({.updates = saved.step - saved.skipped_total});
   session->set_state(saved.h, saved.c);
   state = saved;
   for (std::vector<float>* array : {&state.moment1, &state.moment2, &state.h, &state.c}) *array = {};

@@ -1,11 +1,16 @@
 // Which rows of a weight matrix make which columns of a row of gates. This is all that products need to know of a cell.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
-#include "cpu/row_ops.h"
+#include "charrnn/network_shape.h"
 
-namespace charrnn::cpu {
+namespace charrnn {
+
+/// Columns of a row of gates in units of H. LSTM: i f g o. RNN: its one pre-activation. GRU: nx r z nh, where
+/// n = tanh(nx + r nh): the input's product writes (nx | r z), the hidden's (r z nh), each on neighbouring columns.
+enum GruColumn { kGruColumnNx, kGruColumnR, kGruColumnZ, kGruColumnNh };
 
 struct GateBlock {
   std::int64_t weight_row = 0;   // first row of W_ih or W_hh ...
@@ -31,4 +36,4 @@ inline GateMap gate_map(Cell cell, std::int64_t hidden) {
   return {H, {{0, H, 0}}, {{0, H, 0}}};
 }
 
-}  // namespace charrnn::cpu
+}  // namespace charrnn
