@@ -110,7 +110,7 @@ ExitCode bench_command(const Arguments& arguments) {
   int vocabulary = 100;
   std::int64_t steps = 20;
   bool json = false;
-  DeviceOptions device;
+  DeviceFlags device;
 
   Options options("bench --config FILE", "Times the training step of a config on this machine.", kEpilog);
   options.text("--config", name, "a YAML file, or the name of a shipped config", "FILE");
@@ -128,7 +128,10 @@ ExitCode bench_command(const Arguments& arguments) {
   const int batch = config.train.batch;
   const int sequence = config.train.sequence;
 
-  const auto backend = open_backend(options.given("--device") ? device.device : config.run.device, device.threads);
+  DeviceOptions where = device.parsed_device();
+  if (!options.given("--device")) where.device = config.run.device;
+  if (!options.given("--implementation")) where.implementation = config.run.implementation;
+  const auto backend = open_backend(where);
   const auto network = backend->make_network(shape, precision);
   {
     std::vector<float> parameters(network->layout().arena_size());

@@ -88,7 +88,7 @@ ExitCode eval_command(const Arguments& arguments) {
   std::string split = "validation";
   int streams = 1;
   bool json = false;
-  DeviceOptions device;
+  DeviceFlags device;
 
   Options options("eval", "Scores a text, or the held-out part of a run's own text, with a run's best checkpoint.",
                   kEpilog);
@@ -108,7 +108,7 @@ ExitCode eval_command(const Arguments& arguments) {
   }
   const Precision precision = device.parsed_precision();
 
-  LoadedModel model = load_model(run, device.device, device.threads, precision);
+  LoadedModel model = load_model(run, device.parsed_device(), precision);
   say_which(model.source, model.checkpoint.step);
   const bool own_text = !options.given("--text");
   const Task task =

@@ -132,7 +132,7 @@ ExitCode gradcheck_command(const Arguments& arguments) {
       throw UsageError("--cell is '" + cell + "', expected lstm, gru or rnn");
     }
   }
-  const auto backend = open_backend(device, 0);
+  const auto backend = open_backend({.device = device, .implementation = parse_implementation(implementation)});
   say(fmt::format("device: {} ({})", backend->info().backend, backend->info().name));
   bool all = true;
   for (const Cell each : cells) all = check_cell(*backend, each) && all;

@@ -53,8 +53,9 @@ std::string version() {
   std::string text =
       fmt::format("charrnn-gpu {}\nbuild: {}{}\ncompiler: {}\n", CHARRNN_VERSION, CHARRNN_BUILD_TYPE,
                   CHARRNN_SANITIZERS[0] == '\0' ? "" : ", sanitizers " CHARRNN_SANITIZERS, CHARRNN_COMPILER);
-  for (const BackendStatus& status : list_backends()) {
-    text += fmt::format("backend {}: {}{}\n", status.backend, status.available ? "" : "absent: ", status.detail);
+  for (const BackendStatus& status : list_backends().backends) {
+    text += fmt::format("backend {}: {}{}\n", status.device.empty() ? status.backend : status.device,
+                        status.available ? "" : "absent: ", status.detail);
   }
   return text;
 }

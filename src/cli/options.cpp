@@ -192,19 +192,36 @@ void add_device(Options& options, std::string& device) {
   options.text("--device", device, "auto (the default), cpu, cuda or cuda:N; see charrnn-gpu devices", "D");
 }
 
+void add_implementation(Options& options, std::string& implementation) {
+  options.text("--implementation", implementation,
+               "of the recurrence on a GPU: auto (the default), cudnn or fused; the CPU ignores it", "I");
+}
+
+Implementation parse_implementation(const std::string& implementation) {
+  for (const Implementation candidate : {Implementation::kAuto, Implementation::kCudnn, Implementation::kFused}) {
+    if (implementation == name_of(candidate)) return candidate;
+  }
+  throw UsageError("--implementation is '" + implementation + "', expected auto, cudnn or fused");
+}
+
 void add_threads(Options& options, int& threads) {
   options.whole("--threads", threads, "CPU threads; without it all that this process may use", 1, 4096);
 }
 
-void DeviceOptions::add_to(Options& options, const std::string& precision_default) {
+void DeviceFlags::add_to(Options& options, const std::string& precision_default) {
   precision = precision_default;
   add_device(options, device);
+  add_implementation(options, implementation);
   add_threads(options, threads);
   options.text("--precision", precision,
                "auto, fp32, bf16, tf32 or fp16; auto is the device's fastest. Without it " + precision_default, "P");
 }
 
-Precision DeviceOptions::parsed_precision() const {
+DeviceOptions DeviceFlags::parsed_device() const {
+  return {.device = device, .threads = threads, .implementation = parse_implementation(implementation)};
+}
+
+Precision DeviceFlags::parsed_precision() const {
   for (const Precision candidate :
        {Precision::kAuto, Precision::kFp32, Precision::kBf16, Precision::kTf32, Precision::kFp16}) {
     if (precision == name_of(candidate)) return candidate;

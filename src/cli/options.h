@@ -8,6 +8,7 @@
 
 #include "charrnn/config.h"
 #include "charrnn/error.h"
+#include "devices/registry.h"
 
 // NOLINTNEXTLINE(readability-identifier-naming): CLI11's own
 namespace CLI {
@@ -73,18 +74,24 @@ class Options {
   std::vector<std::string> flags_;
 };
 
-/// --device, --threads and --precision.
-struct DeviceOptions {
+/// --device, --implementation, --threads and --precision.
+struct DeviceFlags {
   std::string device = "auto";
+  std::string implementation = "auto";
   int threads = 0;
   std::string precision = "auto";
 
   void add_to(Options& options, const std::string& precision_default);
+  /// @throws UsageError for an implementation that there is not
+  DeviceOptions parsed_device() const;
   /// @throws UsageError for a precision that there is not
   Precision parsed_precision() const;
 };
 
 void add_device(Options& options, std::string& device);
+void add_implementation(Options& options, std::string& implementation);
+/// @throws UsageError for one that there is not
+Implementation parse_implementation(const std::string& implementation);
 void add_threads(Options& options, int& threads);
 
 }  // namespace charrnn

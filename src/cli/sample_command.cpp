@@ -63,7 +63,7 @@ ExitCode sample_command(const Arguments& arguments) {
   std::int64_t seed = 0;
   bool json = false;
   SampleSettings settings;
-  DeviceOptions device;
+  DeviceFlags device;
 
   Options options("sample", "Draws texts from a run (its best checkpoint, else its newest) or a checkpoint.", kEpilog);
   options.positional("RUN|CHECKPOINT", run, "a run's folder or a checkpoint's");
@@ -90,7 +90,7 @@ ExitCode sample_command(const Arguments& arguments) {
   const bool seed_given = options.given("--seed");
   settings.seed = seed_given ? static_cast<std::uint64_t>(seed) : random_seed();
 
-  LoadedModel model = load_model(run, device.device, device.threads, precision);
+  LoadedModel model = load_model(run, device.parsed_device(), precision);
   say_which(model.source, model.checkpoint.step);
   if (!seed_given) say(fmt::format("seed: {}", settings.seed));
 

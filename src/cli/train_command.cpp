@@ -31,6 +31,7 @@ void check(const TrainOptions& train, const Options& options, const std::string&
 ExitCode train_command(const Arguments& arguments) {
   std::string config;
   std::string device;
+  std::string implementation;
   std::string output;
   std::vector<std::string> overrides;
   TrainOptions train;
@@ -39,6 +40,7 @@ ExitCode train_command(const Arguments& arguments) {
   options.text("--config", config, "a YAML file, or the name of a shipped config", "FILE");
   options.list("--set", overrides, "override one key of the config, e.g. model.hidden=256; may be given often");
   add_device(options, device);
+  add_implementation(options, implementation);
   add_threads(options, train.threads);
   options.number("--minutes", train.minutes, "validate, save and end after so many minutes");
   options.whole("--steps", train.steps, "validate, save and end at this step of the run", 1,
@@ -55,6 +57,7 @@ ExitCode train_command(const Arguments& arguments) {
   train.config_name = file.string();
   train.config = read_config(file, overrides);
   if (options.given("--device")) train.config.run.device = device;
+  if (options.given("--implementation")) train.config.run.implementation = parse_implementation(implementation);
   if (options.given("--output")) {
     if (output.empty()) throw UsageError("--output is empty, expected a folder");
     train.config.run.dir = output;

@@ -8,6 +8,7 @@
 #include "backend/backend.h"
 #include "backend/gate_map.h"
 #include "cpu/matmul.h"
+#include "cpu/row_ops.h"
 #include "cpu/thread_pool.h"
 
 namespace charrnn::cpu {

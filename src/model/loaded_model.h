@@ -8,6 +8,7 @@
 #include "backend/backend.h"
 #include "charrnn/checkpoint.h"
 #include "charrnn/config.h"
+#include "devices/registry.h"
 
 namespace charrnn {
 
@@ -19,7 +20,7 @@ struct LoadedModel {
 };
 
 /// @throws FormatError, DeviceError, ConfigError
-LoadedModel load_model(const std::filesystem::path& run_or_checkpoint, const std::string& device, int threads,
+LoadedModel load_model(const std::filesystem::path& run_or_checkpoint, const DeviceOptions& device,
                        Precision precision);
 
 }  // namespace charrnn

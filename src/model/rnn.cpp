@@ -20,7 +20,7 @@ struct Rnn::Parts {
 
 Rnn Rnn::load(const std::filesystem::path& run_or_checkpoint, const std::string& device, int threads) {
   auto parts = std::make_unique<Parts>();
-  parts->model = load_model(run_or_checkpoint, device, threads, Precision::kFp32);
+  parts->model = load_model(run_or_checkpoint, {.device = device, .threads = threads}, Precision::kFp32);
   parts->shape = parts->model.checkpoint.shape();
   parts->session = parts->model.network->open({.batch = 1, .max_steps = 1, .training = false});
   parts->session->reset();

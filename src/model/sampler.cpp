@@ -161,7 +161,8 @@ struct Sampler::Parts {
 };
 
 Sampler Sampler::load(const std::filesystem::path& run_or_checkpoint, const std::string& device, int threads) {
-  return Sampler(std::unique_ptr<Parts>(new Parts{load_model(run_or_checkpoint, device, threads, Precision::kFp32)}));
+  return Sampler(std::unique_ptr<Parts>(
+      new Parts{load_model(run_or_checkpoint, {.device = device, .threads = threads}, Precision::kFp32)}));
 }
 
 Sampler::Sampler(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}

@@ -53,7 +53,7 @@ struct Trainer::Parts {
         plan(plan_streams(config.corpus, static_cast<std::int64_t>(corpus.text().size()), config.train.batch,
                           config.train.sequence, config.validate.characters)),
         notes(plan.notes),
-        backend(open_backend(config.run.device, o.threads)) {}
+        backend(open_backend({config.run.device, o.threads, config.run.implementation})) {}
 
   void report(const std::string& what, double fraction) const {
     if (options.progress) options.progress(what, fraction);

@@ -27,7 +27,7 @@ struct Engine {
 
   explicit Engine(const Fixture& fixture)
       : f(fixture),
-        backend(open_backend("cpu", 2)),
+        backend(open_backend({.device = "cpu", .threads = 2})),
         network(backend->make_network(f.shape, Precision::kFp32)),
         session(network->open({f.batch, f.steps, true})) {
     network->write(Arena::kParameters, charrnn::testing::to_floats(f.parameters));

@@ -31,7 +31,7 @@ struct SmallNetwork {
   std::unique_ptr<Network> network;
 
   explicit SmallNetwork(Cell cell = Cell::kLstm) : model(small_model(cell)) {
-    backend = open_backend("cpu", 1);
+    backend = open_backend({.device = "cpu", .threads = 1});
     const NetworkShape shape{cell, model.layers, model.hidden, vocabulary.size()};
     network = backend->make_network(shape, Precision::kFp32);
     parameters.resize(network->layout().arena_size());
