@@ -115,9 +115,11 @@ bool check_cell(Backend& backend, Cell cell) {
 ExitCode gradcheck_command(const Arguments& arguments) {
   std::string cell;
   std::string device = "auto";
+  std::string implementation = "auto";
   Options options("gradcheck", "Compares a device's analytic gradients with numeric ones.", kEpilog);
   options.text("--cell", cell, "lstm, gru or rnn; without it all three", "CELL");
   add_device(options, device);
+  add_implementation(options, implementation);
   if (!options.parse(arguments)) return ExitCode::kOk;
 
   std::vector<Cell> cells{Cell::kLstm, Cell::kGru, Cell::kRnnTanh};
