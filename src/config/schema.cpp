@@ -509,6 +509,10 @@ std::vector<ConfigKey> make_keys() {
       text(
           "run.dir", "the run's folder", "the name of a folder", [](Config & c) -> auto& { return c.run.dir; }),
       device_key(),
+      choice<Implementation>(
+          "run.implementation", "of the recurrence on a GPU: auto | cudnn | fused",
+          {Implementation::kAuto, Implementation::kCudnn, Implementation::kFused},
+          [](Config & c) -> auto& { return c.run.implementation; }),
       init_from_key(),
   };
   // What the weights follow from. The text's own identity is its sha256, and epochs only say when to end.

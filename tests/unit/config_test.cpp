@@ -37,7 +37,7 @@ TEST_CASE("what is absent takes its default, what is there is read", "[config]")
       "model: {cell: rnn, nonlinearity: relu, layers: 4, hidden: 33, dropout: 0.25, init: {normal: 0.01}}\n"
       "train: {batch: 7, sequence: 9, epochs: 3, optimizer: {name: adam, beta1: 0.8}, clip: {norm: 2},\n"
       "        schedule: {kind: cosine, warmup_steps: 5, final: 0.2}, seed: 18446744073709551615, precision: bf16}\n"
-      "sample: {at: [1, 5], prime: \"a\\n\"}\ninit_from: runs/x\n",
+      "sample: {at: [1, 5], prime: \"a\\n\"}\nrun: {implementation: fused}\ninit_from: runs/x\n",
       "x");
   CHECK(c.corpus.split[1] == 0.15);
   CHECK(c.corpus.split_by == SplitBy::kStream);
@@ -57,12 +57,14 @@ TEST_CASE("what is absent takes its default, what is there is read", "[config]")
   CHECK(c.train.skip_limit == 10);
   CHECK(c.sample.at == std::vector<std::int64_t>{1, 5});
   CHECK(c.sample.prime == "a\n");
+  CHECK(c.run.implementation == Implementation::kFused);
   CHECK(c.init_from == "runs/x");
   const Config d = parse_config(kBase + "train: {clip: none, schedule: none}\ninit_from: none\n", "x");
   CHECK(d.train.clip.kind == ClipConfig::Kind::kNone);
   CHECK(d.train.schedule.kind == ScheduleConfig::Kind::kConstant);
   CHECK_FALSE(d.init_from);
   CHECK(parse_config(kBase, "x").train.clip.threshold == 5.0);
+  CHECK(parse_config(kBase, "x").run.implementation == Implementation::kAuto);
 }
 
 TEST_CASE("the written config reads back as the same, and can be read by a person", "[config]") {
@@ -70,7 +72,9 @@ TEST_CASE("the written config reads back as the same, and can be read by a perso
       kBase, "corpus: {text: \"hello \\x01 \\\"q\\\" \\\\ \\t\\r\\n # : \\u00e4\"}\n",
       kBase +
           "model: {cell: gru, dropout: 0.1}\ntrain: {optimizer: {name: sgd, momentum: 0.9, learning_rate: 1.0e-7}}\n",
-      kBase + "train: {schedule: {kind: plateau, factor: 0.3, patience: 9}, clip: none}\nsample: {at: [3, 4]}\n",
+      kBase +
+          "train: {schedule: {kind: plateau, factor: 0.3, patience: 9}, clip: none}\nsample: {at: [3, 4]}\n"
+          "run: {implementation: cudnn}\n",
       kBase + "train: {schedule: {decay: 0.9, after_epoch: 4}, optimizer: {name: adagrad}}\ninit_from: \"none\"\n"};
   for (const std::string& text : texts) {
     const std::string written = to_yaml(parse_config(text, "x"));
@@ -156,6 +160,7 @@ TEST_CASE("bad values are refused with place, key, value and what was expected",
   one("run: {device: gpu}\n", "run.device");
   one("run: {device: \"cuda:\"}\n", "run.device");
   one("run: {device: \"cuda:-1\"}\n", "run.device");
+  one("run: {implementation: fast}\n", "run.implementation");
   one("model: {forget_bias: 1000}\n", "model.forget_bias");
   one("train: {optimizer: {epsilon: 1e-60}}\n", "train.optimizer.epsilon");  // 0 as a float
   one("train: {optimizer: adam}\n", "train.optimizer");
@@ -327,7 +332,8 @@ TEST_CASE("overrides with --set change single keys and whole values, and are hel
 TEST_CASE("what may not change is named, but epochs, periods and places may", "[config]") {
   const Config a = parse_config(kBase, "x");
   Config b = parse_config(
-      "corpus: {path: other.txt}\ntrain: {epochs: 3}\nvalidate: {every: 3}\nrun: {dir: z}\nsample: "
+      "corpus: {path: other.txt}\ntrain: {epochs: 3}\nvalidate: {every: 3}\nrun: {dir: z, implementation: "
+      "fused}\nsample: "
       "{every: 1}\n",
       "x");
   CHECK(training_differences(a, b).empty());
