@@ -33,10 +33,12 @@ struct TrainingState {
   int plateau_bad = 0;
   int skipped_in_a_row = 0;
   std::int64_t skipped_total = 0;
+  double loss_scale = 1;            // fp16: a power of two by which gradients are scaled on their way back; else 1
+  std::int64_t since_overflow = 0;  // fp16: steps since they last overflowed
 
   std::string text_sha256;  // of the whole corpus
   std::int64_t text_characters = 0;
-  std::string machine;  // CPU or GPU model and precision ...
+  std::string machine;  // CPU or GPU model, precision, and what computes the recurrence ...
   int threads = 0;      // ... and threads, on which bits depend
   // The line of metrics.jsonl of this very step, where a signal came before its validation or sample was done: they are
   // made up for when the run goes on. Else empty.

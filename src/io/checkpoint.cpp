@@ -66,6 +66,13 @@ void for_each_scalar(State& s, Visit visit) {
   visit("samples_bytes", s.samples_bytes);
 }
 
+/// The same for those that checkpoints of earlier versions lack: they keep their defaults then.
+template <class State, class Visit>
+void for_each_later_scalar(State& s, Visit visit) {
+  visit("loss_scale", s.loss_scale);
+  visit("since_overflow", s.since_overflow);
+}
+
 // ---- writing
 
 std::string state_json(const TrainingState& state) {
@@ -79,6 +86,7 @@ std::string state_json(const TrainingState& state) {
     }
   };
   for_each_scalar(state, put);
+  for_each_later_scalar(state, put);
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
@@ -385,6 +393,7 @@ class Scalars {
     });
   }
 
+  bool has(const char* name) const { return values_.contains(name); }
   void take(const char* name, int& to) { to = static_cast<int>(take_whole(name, std::numeric_limits<int>::max())); }
   void take(const char* name, std::int64_t& to) { to = take_whole(name, std::numeric_limits<std::int64_t>::max()); }
   void take(const char* name, double& to) {
@@ -444,12 +453,19 @@ TrainingState read_state_header(const SafetensorsHeader& header, const ModelHead
   TrainingState state;
   Scalars scalars(metadata_text(header, "state", name), name + ": state");
   for_each_scalar(state, [&scalars](const char* key, auto& to) { scalars.take(key, to); });
+  for_each_later_scalar(state, [&scalars](const char* key, auto& to) {
+    if (scalars.has(key)) scalars.take(key, to);
+  });
   scalars.check_empty();
   if (state.step != model.step) {
     throw FormatError(fmt::format("{}: is of step {}, {} of step {}", name, state.step, kModelFile, model.step));
   }
   if (state.batch > kMaxBatch) {
     throw FormatError(fmt::format("{}: state: batch is {}, expected at most {}", name, state.batch, kMaxBatch));
+  }
+  int exponent = 0;
+  if (!std::isfinite(state.loss_scale) || std::frexp(state.loss_scale, &exponent) != 0.5) {  // 0.5 * 2^exponent
+    throw FormatError(fmt::format("{}: state: loss_scale is {}, expected a power of two", name, state.loss_scale));
   }
   return state;
 }
@@ -584,13 +600,15 @@ CheckpointSummary peek_checkpoint(const std::filesystem::path& folder) {
     const fs::path state_file = folder / kStateFile;
     const SafetensorsHeader state_header = SafetensorsFile::read_header(state_file);
     const TrainingState state = read_state_header(state_header, model, state_file.string());
-    for_each_scalar(state, [&summary](const char* key, const auto& value) {
+    const auto show = [&summary](const char* key, const auto& value) {
       if constexpr (std::is_floating_point_v<std::decay_t<decltype(value)>>) {
         summary.state.emplace_back(key, std::isfinite(value) ? fmt::format("{}", value) : "none yet");
       } else {
         summary.state.emplace_back(key, fmt::format("{}", value));
       }
-    });
+    };
+    for_each_scalar(state, show);
+    for_each_later_scalar(state, show);
     add_tensors(kStateFile, state_header);
   }
   summary.folder = folder;

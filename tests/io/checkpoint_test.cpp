@@ -414,6 +414,9 @@ TEST_CASE("a state that does not fit its model is refused", "[io][checkpoint]") 
   CHECK_CONTAINS(json("\"best_validation\":0", "\"best_validation\":\"0\",\"x\":0"), "expected a number, or null");
   CHECK_CONTAINS(json("\"machine\":\"", "\"machine\":7,\"m\":\""), "machine is the number 7, expected a string");
   CHECK_CONTAINS(json("\"threads\":2", "\"threads\":[2]"), "expected an object of numbers and strings");
+  for (const char* bad : {"3.0", "0", "-2", "null", "1e300"}) {
+    CHECK_CONTAINS(json("\"loss_scale\":32768.0", std::string("\"loss_scale\":") + bad), "expected a power of two");
+  }
   CHECK_CONTAINS(state([](Parts& p) { p.metadata["state"] = "[]"; }), "expected an object");
   CHECK_CONTAINS(state([](Parts& p) { p.metadata["state"] = ""; }), "is not JSON");
   // The weights are not touched by any of it.
@@ -424,6 +427,17 @@ TEST_CASE("a state that does not fit its model is refused", "[io][checkpoint]") 
                                p.tensors.push_back({"c", {2, 3, 5}, std::vector<float>(30)});
                              }),
                  "tensor 'c': does not belong");
+}
+
+TEST_CASE("a state of a version that had no loss scale is read as one of scale 1", "[io][checkpoint]") {
+  Saved saved;
+  Parts parts(read_all(saved.folder / kStateFile));
+  replace_in(parts.metadata["state"], ",\"loss_scale\":32768.0,\"since_overflow\":1999", "");
+  replace_with_manifest(saved.folder, kStateFile, parts.bytes());
+  const Checkpoint loaded = load_checkpoint(saved.folder, LoadState::kYes);
+  CHECK(loaded.state->loss_scale == 1);
+  CHECK(loaded.state->since_overflow == 0);
+  CHECK(loaded.state->skipped_total == saved.checkpoint.state->skipped_total);
 }
 
 TEST_CASE("SHA-256 is SHA-256", "[io]") {

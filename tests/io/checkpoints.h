@@ -81,6 +81,8 @@ inline Checkpoint small_checkpoint(std::int64_t step, Cell cell = Cell::kLstm,
   s.plateau_bad = 1;
   s.skipped_in_a_row = 3;
   s.skipped_total = 1'000'000'000'000;
+  s.loss_scale = 32768;
+  s.since_overflow = 1999;
   s.text_sha256 = std::string(64, 'a');
   s.text_characters = 5'000'000'000;
   s.machine = "A CPU \"with\" AVX-512, fp32";
@@ -103,7 +105,8 @@ inline bool same_state(const TrainingState& a, const TrainingState& b) {
          a.best_step == b.best_step && a.validations_without_best == b.validations_without_best &&
          same_bits(a.plateau_scale, b.plateau_scale) && same_bits(a.scheduled_best, b.scheduled_best) &&
          a.plateau_bad == b.plateau_bad && a.skipped_in_a_row == b.skipped_in_a_row &&
-         a.skipped_total == b.skipped_total && a.text_sha256 == b.text_sha256 &&
+         a.skipped_total == b.skipped_total && same_bits(a.loss_scale, b.loss_scale) &&
+         a.since_overflow == b.since_overflow && a.text_sha256 == b.text_sha256 &&
          a.text_characters == b.text_characters && a.machine == b.machine && a.threads == b.threads &&
          a.metrics_bytes == b.metrics_bytes && a.samples_bytes == b.samples_bytes;
 }
