@@ -8,13 +8,15 @@
 #include "backend/backend.h"
 #include "charrnn/config.h"
 #include "charrnn/error.h"
+#include "kernels/philox.h"
 #include "model/initialize.h"
 #include "model/loaded_model.h"
 
 namespace charrnn {
 namespace {
 
-constexpr int kPrimeWindow = 64;  // steps; bounds the memory that a long prime needs
+constexpr int kPrimeWindow = 64;           // steps; bounds the memory that a long prime needs
+constexpr std::int64_t kDrawnAtOnce = 64;  // characters of a text, where the backend draws: a few milliseconds
 
 void check_settings(const SampleSettings& settings) {
   if (settings.length < 0) {
@@ -118,40 +120,59 @@ std::vector<std::string> sample_texts(Network& network, const Vocabulary& vocabu
     at += steps;
   }
 
-  // A stream of random numbers for each text, so that the texts do not depend on how many there are.
-  std::vector<Rng> randoms;
-  randoms.reserve(count);
-  for (std::size_t i = 0; i < count; ++i)
-    randoms.emplace_back(settings.seed, kSampleStream + (std::uint64_t{i} << 32U));
-
-  std::vector<float> logits(count * static_cast<std::size_t>(V));
-  std::vector<bool> done(count, false);
-  std::size_t running = count;
   if (prime.empty()) {
     ids.assign(count, 0);
   } else {
     ids.assign(count, prime.back());
   }
-  for (std::int64_t n = 0; n < settings.length && running > 0; ++n) {
+  // Each text has a stream of random numbers of its own, so that it does not depend on how many there are.
+  DrawSettings draws{.temperature = settings.temperature,
+                     .top_k = settings.top_k,
+                     .greedy = settings.greedy,
+                     .seed = settings.seed,
+                     .first_stream = kSampleStream,
+                     .stream_step = std::uint64_t{1} << 32U};
+  std::vector<float> logits;
+  std::vector<TokenId> drawn;  // [steps,count]
+  std::vector<bool> done(count, false);
+  std::size_t running = count;
+  bool on_device = true;  // until the backend says that it does not draw
+  for (std::int64_t n = 0; n < settings.length && running > 0;) {
     if (cancelled && cancelled()) break;
     const bool uniform = n == 0 && prime.empty();
-    if (!uniform) {
-      session->forward({.steps = 1, .batch = settings.count, .ids = ids, .targets = {}, .weights = {}, .reset = {}},
-                       logits);
+    draws.first_draw = n;
+    std::int64_t steps = std::min<std::int64_t>(kDrawnAtOnce, settings.length - n);
+    if (!uniform && on_device) {
+      drawn.resize(static_cast<std::size_t>(steps) * count);
+      on_device = session->generate(static_cast<int>(steps), ids, draws, drawn);
     }
-    for (std::size_t i = 0; i < count; ++i) {
-      if (done[i]) continue;  // its lane runs on, unread
-      const double random = randoms[i].uniform();
-      ids[i] = uniform ? static_cast<TokenId>(random * V)
-                       : draw(&logits[i * static_cast<std::size_t>(V)], V, settings, random);
-      const auto byte = static_cast<char>(vocabulary.byte(ids[i]));
-      texts[i].push_back(byte);
-      if (emit) emit(static_cast<int>(i), {&byte, 1});
-      if (!settings.stop.empty() && texts[i].ends_with(settings.stop)) {
-        done[i] = true;
-        --running;
+    if (uniform || !on_device) {
+      steps = 1;
+      drawn.resize(count);
+      if (!uniform) {
+        logits.resize(count * static_cast<std::size_t>(V));
+        session->forward({.steps = 1, .batch = settings.count, .ids = ids, .targets = {}, .weights = {}, .reset = {}},
+                         logits);
+      }
+      for (std::size_t i = 0; i < count; ++i) {
+        if (done[i]) continue;  // its lane runs on, unread
+        const double random =
+            stream_uniform(draws.seed, draws.first_stream + i * draws.stream_step, static_cast<std::uint64_t>(n));
+        drawn[i] = uniform ? static_cast<TokenId>(random * V)
+                           : draw(&logits[i * static_cast<std::size_t>(V)], V, settings, random);
       }
     }
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t before = texts[i].size();
+      for (std::int64_t t = 0; t < steps && !done[i]; ++t) {  // what was drawn past the stop text is dropped
+        texts[i].push_back(static_cast<char>(vocabulary.byte(drawn[static_cast<std::size_t>(t) * count + i])));
+        done[i] = !settings.stop.empty() && texts[i].ends_with(settings.stop);
+        if (done[i]) --running;
+      }
+      if (emit && texts[i].size() > before) emit(static_cast<int>(i), std::string_view(texts[i]).substr(before));
+    }
+    ids.assign(drawn.end() - static_cast<std::ptrdiff_t>(count), drawn.end());
+    n += steps;
   }
   return texts;
 }

@@ -3,6 +3,7 @@
 #include "charrnn/error.h"
 #include "cli/matchers.h"
 #include "cli/small_network.h"
+#include "kernels/philox.h"
 #include "support/catch.h"
 
 namespace charrnn {
@@ -16,7 +17,135 @@ std::vector<std::string> sample(SmallNetwork& small, const SampleSettings& setti
   return sample_texts(*small.network, small.vocabulary, settings);
 }
 
+/// Draws in chunks, as a session on a GPU may: with forward() and draw(), from the numbers that DrawSettings names.
+class DrawingSession final : public Session {
+ public:
+  DrawingSession(std::unique_ptr<Session> cpu, int batch, int vocabulary, std::vector<int>& chunks)
+      : cpu_(std::move(cpu)), batch_(batch), vocabulary_(vocabulary), chunks_(chunks) {}
+
+  void reset() override { cpu_->reset(); }
+  void get_state(std::span<float> h, std::span<float> c) override { cpu_->get_state(h, c); }
+  void set_state(std::span<const float> h, std::span<const float> c) override { cpu_->set_state(h, c); }
+  void forward(const Window& window, std::span<float> logits) override { cpu_->forward(window, logits); }
+  void forward_dense(int steps, std::span<const float> x, std::span<float> logits) override {
+    cpu_->forward_dense(steps, x, logits);
+  }
+  WindowLoss evaluate(const Window& window) override { return cpu_->evaluate(window); }
+  WindowLoss gradients(const Window& window, const DropoutKey& key) override { return cpu_->gradients(window, key); }
+  void submit_step(const Window& window, const DropoutKey& key, const UpdateSettings& settings) override {
+    cpu_->submit_step(window, key, settings);
+  }
+  StepResult next_result() override { return cpu_->next_result(); }
+
+  bool generate(int steps, std::span<const TokenId> ids, const DrawSettings& s, std::span<TokenId> drawn) override {
+    chunks_.push_back(steps);
+    const auto batch = static_cast<std::size_t>(batch_), size = static_cast<std::size_t>(vocabulary_);
+    REQUIRE(drawn.size() == static_cast<std::size_t>(steps) * batch);
+    SampleSettings settings;
+    settings.temperature = s.temperature;
+    settings.top_k = s.top_k;
+    settings.greedy = s.greedy;
+    std::vector<TokenId> input(ids.begin(), ids.end());
+    std::vector<float> logits(batch * size);
+    for (int t = 0; t < steps; ++t) {
+      cpu_->forward({.steps = 1, .batch = batch_, .ids = input, .targets = {}, .weights = {}, .reset = {}}, logits);
+      for (std::size_t b = 0; b < batch; ++b) {
+        const double random =
+            stream_uniform(s.seed, s.first_stream + b * s.stream_step, static_cast<std::uint64_t>(s.first_draw + t));
+        input[b] = draw(&logits[b * size], vocabulary_, settings, random);
+        drawn[static_cast<std::size_t>(t) * batch + b] = input[b];
+      }
+    }
+    return true;
+  }
+
+ private:
+  std::unique_ptr<Session> cpu_;
+  int batch_, vocabulary_;
+  std::vector<int>& chunks_;  // the steps of each call
+};
+
+/// The small network with sessions that draw.
+class DrawingNetwork final : public Network {
+ public:
+  explicit DrawingNetwork(Network& cpu) : cpu_(cpu) {}
+  const ParameterLayout& layout() const override { return cpu_.layout(); }
+  Precision precision() const override { return cpu_.precision(); }
+  void read(Arena which, std::span<float> to) override { cpu_.read(which, to); }
+  void write(Arena which, std::span<const float> from) override { cpu_.write(which, from); }
+  UpdateState update_state() override { return cpu_.update_state(); }
+  void set_update_state(const UpdateState& state) override { cpu_.set_update_state(state); }
+  StepResult update(const UpdateSettings& settings) override { return cpu_.update(settings); }
+  std::unique_ptr<Session> open(const SessionShape& shape) override {
+    return std::make_unique<DrawingSession>(cpu_.open(shape), shape.batch, layout().shape().vocabulary, chunks);
+  }
+
+  std::vector<int> chunks;
+
+ private:
+  Network& cpu_;
+};
+
 }  // namespace
+
+TEST_CASE("the n-th number of a stream is the n-th that Rng gives", "[sampler]") {
+  for (const std::uint64_t stream : {std::uint64_t{0}, std::uint64_t{kSampleStream} + (std::uint64_t{7} << 32U)}) {
+    Rng rng(0x123456789ABCDEFU, stream);
+    for (std::uint64_t n = 0; n < 9; ++n) CHECK(stream_uniform(0x123456789ABCDEFU, stream, n) == rng.uniform());
+  }
+}
+
+TEST_CASE("texts are the same where the backend draws, in chunks", "[sampler]") {
+  SmallNetwork small;
+  DrawingNetwork drawing(*small.network);
+  SampleSettings settings;
+  settings.seed = 11;
+  settings.count = 3;
+  settings.length = 150;
+  settings.prime = GENERATE(std::string(), std::string("a"), std::string("ab c"));
+  SECTION("all characters") {}
+  SECTION("a temperature and top-k") {
+    settings.temperature = 1.5;
+    settings.top_k = 4;
+  }
+  SECTION("greedy") { settings.greedy = true; }
+  SECTION("a stop text within a chunk") { settings.stop = "e"; }
+  SECTION("a stop text over a chunk's edge") { settings.stop = sample(small, settings)[1].substr(62, 9); }
+  const auto expected = sample(small, settings);
+  std::vector<std::string> emitted(3);
+  const auto texts = sample_texts(drawing, small.vocabulary, settings, [&](int text, std::string_view bytes) {
+    CHECK_FALSE(bytes.empty());
+    emitted[static_cast<std::size_t>(text)] += bytes;
+  });
+  CHECK(texts == expected);
+  CHECK(emitted == expected);
+  REQUIRE_FALSE(drawing.chunks.empty());
+  CHECK(drawing.chunks.front() == 64);
+  if (settings.stop.empty()) CHECK(drawing.chunks.back() == (settings.prime.empty() ? 21 : 22));
+}
+
+TEST_CASE("a backend that draws is asked to stop between chunks", "[sampler]") {
+  SmallNetwork small;
+  DrawingNetwork drawing(*small.network);
+  SampleSettings settings;
+  settings.length = 1000;
+  settings.prime = "a";
+  int asked = 0;
+  const auto texts = sample_texts(drawing, small.vocabulary, settings, {}, [&asked] { return ++asked > 2; });
+  CHECK(texts[0].size() == 1 + 2 * 64);
+}
+
+TEST_CASE("a backend that draws stops when all texts have ended", "[sampler]") {
+  SmallNetwork small;
+  DrawingNetwork drawing(*small.network);
+  SampleSettings settings;
+  settings.length = 100'000;
+  settings.prime = "a";
+  settings.stop = "e";
+  settings.count = 3;
+  CHECK(sample_texts(drawing, small.vocabulary, settings) == sample(small, settings));
+  CHECK(drawing.chunks.size() < 10);
+}
 
 TEST_CASE("a text has the prime and as many characters as asked for", "[sampler]") {
   SmallNetwork small;
