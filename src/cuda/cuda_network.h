@@ -1,0 +1,101 @@
+// Weights, gradients and moments in device memory, and the copies of the weights that kernels read.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "cuda/memory.h"
+#include "cuda/products.h"
+#include "cuda/stream.h"
+#include "kernels/parameters.h"
+#include "kernels/step_state.h"
+
+namespace charrnn::cuda {
+
+/// One GPU, and what all networks on it share. Work is enqueued on `stream`; `copies` brings windows in beside it.
+struct Device {
+  int index = 0;
+  Implementation implementation = Implementation::kAuto;  // as asked for
+  int compute_major = 0, compute_minor = 0;
+  int multiprocessors = 0;
+  Stream stream, copies;
+  std::vector<std::string> notes;          // sentences for the log
+  std::int64_t launches_a_step = 0;        // of the step that was built last
+};
+
+/// How a precision is stored and multiplied.
+struct Format {
+  Precision precision = Precision::kFp32;
+  Element element = Element::kF32;  // of activations, and of the weights that products read
+  Arithmetic arithmetic = Arithmetic::kExact;
+};
+Format format_of(Precision precision);
+
+class CudaNetwork final : public Network {
+ public:
+  CudaNetwork(const NetworkShape& shape, Precision precision, std::shared_ptr<Device> device);
+
+  const ParameterLayout& layout() const override { return layout_; }
+  Precision precision() const override { return format_.precision; }
+  void read(Arena which, std::span<float> to) override;
+  void write(Arena which, std::span<const float> from) override;
+  UpdateState update_state() override;
+  void set_update_state(const UpdateState& state) override;
+  StepResult update(const UpdateSettings& settings) override;
+  std::unique_ptr<Session> open(const SessionShape& shape) override;
+
+  static std::size_t memory_bytes(const NetworkShape& shape, Precision precision);
+
+  // For sessions and recurrences.
+  const NetworkShape& shape() const { return layout_.shape(); }
+  const Format& format() const { return format_; }
+  const GateBlocks& gates() const { return gates_; }
+  Device& device() { return *device_; }
+  const Device& device() const { return *device_; }
+  cudaStream_t stream() const { return device_->stream.get(); }
+  Products& products() { return *products_; }
+
+  float* arena(Arena which) const { return arenas_[static_cast<std::size_t>(which)].data(); }
+  float* gradient(const ParameterTensor& tensor) const { return arena(Arena::kGradients) + tensor.offset; }
+  const float* parameter(const ParameterTensor& tensor) const { return arena(Arena::kParameters) + tensor.offset; }
+  /// A tensor of the weights in format().element: the parameters themselves in fp32 and tf32, else their copy.
+  const void* weight(const ParameterTensor& tensor) const;
+  const float* table() const { return table_.data(); }                                    // [V,W] of layer 0
+  const float* bias(int layer) const { return bias_.data() + (layer - 1) * gates_.width; }  // [W] of the others
+  const DeviceUpdateState* device_update_state() const { return state_.data(); }
+  const UpdateDecision* decision() const { return decision_.data(); }
+
+  /// Counts changes of the parameters that the host asked for; copies are made anew when it moves. Updates of a step
+  /// that is captured do not move it: the step refreshes what it changed.
+  std::int64_t version() const { return version_; }
+  /// Table, biases and 16-bit copies, if version() moved since the last call.
+  void refresh();
+  void enqueue_refresh();
+
+  /// Norm, decision, update and the 16-bit copies, as work on the stream. `window` may be null.
+  void enqueue_update(OptimizerKind optimizer, const WindowSums* window, StepInputs* inputs, StepRecord* ring,
+                      std::uint32_t ring_size);
+
+ private:
+  ParameterLayout layout_;
+  Format format_;
+  GateBlocks gates_;
+  std::shared_ptr<Device> device_;
+  std::unique_ptr<Products> products_;
+  std::array<DeviceBuffer<float>, 4> arenas_;
+  DeviceBuffer<std::byte> copy_;  // of the parameters in 16 bits
+  DeviceBuffer<float> table_, bias_;
+  DeviceBuffer<double> squares_;
+  DeviceBuffer<DeviceUpdateState> state_;
+  DeviceBuffer<UpdateDecision> decision_;
+  DeviceBuffer<StepInputs> update_inputs_;  // of update() alone
+  PinnedBuffer<StepRecord> update_record_;
+  std::int64_t version_ = 1, refreshed_ = 0;
+};
+
+UpdateRule rule_of(const UpdateSettings& settings);
+
+}  // namespace charrnn::cuda

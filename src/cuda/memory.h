@@ -1,0 +1,91 @@
+// Owning memory: of the device, and pinned memory of the host that the device reads and writes.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <span>
+#include <utility>
+
+#include "cuda/check.h"
+
+namespace charrnn::cuda {
+
+/// Device memory that is held now, and the most that was held at once, in bytes, over this process.
+struct HeldMemory {
+  std::size_t now = 0, peak = 0;
+};
+HeldMemory held_memory();
+
+/// @throws DeviceError when memory is short: what was needed for `what`, what is free, which settings help
+void* allocate_device(std::size_t bytes, const char* what);
+void free_device(void* memory, std::size_t bytes) noexcept;
+void* allocate_pinned(std::size_t bytes, const char* what);
+void free_pinned(void* memory) noexcept;
+
+template <class T>
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  /// Not initialised.
+  DeviceBuffer(std::size_t count, const char* what)
+      : data_(count == 0 ? nullptr : static_cast<T*>(allocate_device(count * sizeof(T), what))), count_(count) {}
+  DeviceBuffer(const DeviceBuffer&) = delete;
+  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
+  DeviceBuffer(DeviceBuffer&& o) noexcept { swap(o); }
+  DeviceBuffer& operator=(DeviceBuffer&& o) noexcept {
+    swap(o);
+    return *this;
+  }
+  ~DeviceBuffer() {
+    if (data_ != nullptr) free_device(data_, bytes());
+  }
+
+  T* data() const { return data_; }
+  std::size_t size() const { return count_; }
+  std::size_t bytes() const { return count_ * sizeof(T); }
+
+  void zero(cudaStream_t stream) {
+    if (count_ != 0) check(cudaMemsetAsync(data_, 0, bytes(), stream), "cudaMemsetAsync");
+  }
+
+ private:
+  void swap(DeviceBuffer& o) noexcept {
+    std::swap(data_, o.data_);
+    std::swap(count_, o.count_);
+  }
+  T* data_ = nullptr;
+  std::size_t count_ = 0;
+};
+
+template <class T>
+class PinnedBuffer {
+ public:
+  PinnedBuffer() = default;
+  PinnedBuffer(std::size_t count, const char* what)
+      : data_(count == 0 ? nullptr : static_cast<T*>(allocate_pinned(count * sizeof(T), what))), count_(count) {}
+  PinnedBuffer(const PinnedBuffer&) = delete;
+  PinnedBuffer& operator=(const PinnedBuffer&) = delete;
+  PinnedBuffer(PinnedBuffer&& o) noexcept { swap(o); }
+  PinnedBuffer& operator=(PinnedBuffer&& o) noexcept {
+    swap(o);
+    return *this;
+  }
+  ~PinnedBuffer() {
+    if (data_ != nullptr) free_pinned(data_);
+  }
+
+  T* data() const { return data_; }
+  std::size_t size() const { return count_; }
+  T& operator[](std::size_t i) const { return data_[i]; }
+
+ private:
+  void swap(PinnedBuffer& o) noexcept {
+    std::swap(data_, o.data_);
+    std::swap(count_, o.count_);
+  }
+  T* data_ = nullptr;
+  std::size_t count_ = 0;
+};
+
+}  // namespace charrnn::cuda

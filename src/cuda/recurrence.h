@@ -1,0 +1,64 @@
+// What computes one recurrent layer over a window. Two ways, chosen by run.implementation: FusedRecurrence (own kernels
+// and cuBLASLt), CudnnRecurrence. A persistent kernel would be a third.
+//
+// The session owns activations and the order of layers, dropout between them, the head and the loss; a recurrence owns
+// what it keeps from forward to backward. Everything is enqueued on one stream, waits for nothing and allocates nothing
+// after it was made, so that it can be captured.
+#pragma once
+
+#include <memory>
+
+#include "cuda/cuda_network.h"
+#include "cuda/products.h"
+#include "kernels/windows.h"
+
+namespace charrnn::cuda {
+
+/// One layer's part of a window of T steps. `lanes` counts padding.
+struct LayerWindow {
+  int layer = 0;
+  int steps = 0;                    // T
+  bool keep = false;                // backward() follows
+  const DeviceId* ids = nullptr;    // [T,lanes] what layer 0 reads ...
+  const void* one_hot = nullptr;    // ... and the same as vectors [T,lanes,one_hot_stride], where wants_one_hot() or keep
+  const void* x = nullptr;          // [T,lanes,H] what other layers read: the layer below, dropped out
+  void* h = nullptr;                // [T+1,lanes,H] slot 0 given, slots 1.. overwritten
+  float* c = nullptr;               // [T+1,lanes,H] the same for LSTM; slots 1..T-1 need not be written
+  const void* dy = nullptr;         // backward: [T,lanes,H] gradient of h's slots 1..
+  void* dx = nullptr;               // backward: [T,lanes,H] gradient of x, overwritten; null for layer 0
+};
+
+/// What a session was opened for.
+struct RecurrenceShape {
+  int lanes = 0;      // B and padding
+  int max_steps = 0;  // T
+  bool training = false;
+};
+
+class Recurrence {
+ public:
+  virtual ~Recurrence() = default;
+
+  /// Whether forward() of layer 0 reads one_hot instead of ids.
+  virtual bool wants_one_hot() const = 0;
+  /// Before each forward(): brings copies of weights up to date, if network.version() moved since.
+  virtual void refresh() = 0;
+  /// The same as work of a captured step: always, for the weights have just been updated.
+  virtual void refresh_after_update() = 0;
+  virtual void forward(const LayerWindow& w) = 0;
+  /// Overwrites the gradients of the layer's four tensors in the network's arena, scaled as dy is.
+  virtual void backward(const LayerWindow& w) = 0;
+};
+
+std::unique_ptr<Recurrence> make_fused_recurrence(CudaNetwork& network, const RecurrenceShape& shape);
+
+/// Whether cuDNN is there and computes this network in its precision; else a sentence why not in *why.
+bool cudnn_can(const CudaNetwork& network, std::string* why);
+/// The lanes that cuDNN's persistent kernels want for a batch: `batch`, or the next multiple of 8 where that buys them.
+int cudnn_lanes(const CudaNetwork& network, int batch);
+/// @throws DeviceError if cuDNN refuses: the caller falls back to the fused one and notes it
+std::unique_ptr<Recurrence> make_cudnn_recurrence(CudaNetwork& network, const RecurrenceShape& shape);
+/// cuDNN's version as text, or a sentence why it cannot be used.
+std::string cudnn_status();
+
+}  // namespace charrnn::cuda
