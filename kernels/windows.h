@@ -64,6 +64,8 @@ void start_lanes(const LaneStates& states, const std::uint8_t* reset, cudaStream
 /// Slot 0 becomes slot `steps`; or zero in all lanes if the step was skipped (`decision` may be null).
 void finish_lanes(const LaneStates& states, int steps, const UpdateDecision* decision, cudaStream_t stream);
 
+/// Elements from one 1-of-k vector, or row of logits, to the next: aligned to what products like.
+constexpr int one_hot_stride(int vocabulary) { return (vocabulary + 7) / 8 * 8; }
 /// Row r becomes the 1-of-k vector of ids[r]; zero where that is kNoId. to [rows, stride].
 void one_hot(const DeviceId* ids, std::int64_t rows, int stride, void* to, Element element, cudaStream_t stream);
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "backend/window_check.h"
 #include "kernels/philox.h"
 
 namespace charrnn::cpu {
@@ -67,36 +68,6 @@ std::size_t CpuSession::memory_bytes(const NetworkShape& n, const SessionShape& 
   return static_cast<std::size_t>(floats) * sizeof(float);
 }
 
-void CpuSession::check(const Window& w, bool with_loss) const {
-  const auto count = size_of(w.steps, w.batch);
-  const auto fits = [](std::size_t size, std::size_t expected) { return size == 0 || size == expected; };
-  if (w.batch != shape_.batch || w.steps < 1 || w.steps > shape_.max_steps || w.ids.size() != count) {
-    throw ShapeError("Session: the window is " + std::to_string(w.steps) + " x " + std::to_string(w.batch) + " with " +
-                     std::to_string(w.ids.size()) + " ids, the session takes up to " +
-                     std::to_string(shape_.max_steps) + " x " + std::to_string(shape_.batch));
-  }
-  if ((with_loss || !w.targets.empty()) && w.targets.size() != count) {
-    throw ShapeError("Session: " + std::to_string(w.targets.size()) + " targets, expected " + std::to_string(count));
-  }
-  if (!fits(w.weights.size(), count) || !fits(w.reset.size(), static_cast<std::size_t>(w.batch))) {
-    throw ShapeError("Session: " + std::to_string(w.weights.size()) + " weights and " + std::to_string(w.reset.size()) +
-                     " resets, expected " + std::to_string(count) + " and " + std::to_string(w.batch) + ", or none");
-  }
-  const TokenId vocabulary = network_.shape().vocabulary;
-  for (const TokenId id : w.ids) {
-    if (id < 0 || id >= vocabulary) {
-      throw ShapeError("Session: id " + std::to_string(id) + " is outside [0, " + std::to_string(vocabulary) + ")");
-    }
-  }
-  for (std::size_t i = 0; i < w.targets.size(); ++i) {
-    const bool read = w.weights.empty() || w.weights[i] != 0.0F;
-    if (read && (w.targets[i] < 0 || w.targets[i] >= vocabulary)) {
-      throw ShapeError("Session: target " + std::to_string(w.targets[i]) + " is outside [0, " +
-                       std::to_string(vocabulary) + ")");
-    }
-  }
-}
-
 float* CpuSession::gates_of(Slice& slice, int layer) const {
   return shape_.training ? slice.layers[static_cast<std::size_t>(layer)].gates.data() : slice.inference_gates.data();
 }
@@ -119,11 +90,8 @@ void CpuSession::reset() {
 template <class Floats, class Copy>
 void CpuSession::copy_state(Floats h, Floats c, const Copy& copy) {
   const std::int64_t H = network_.shape().hidden, B = shape_.batch;
-  const std::size_t expected = size_of(network_.shape().layers, B, H);
   const bool cell = has_cell_state(network_.shape().cell);
-  if (h.size() != expected || c.size() != (cell ? expected : 0)) {
-    throw ShapeError("Session: h and c must be [L,B,H], c empty for a cell without it");
-  }
+  check_state(network_.shape(), shape_.batch, h.size(), c.size());
   for (Slice& s : slices_) {
     const std::int64_t count = s.lanes * H;
     for (std::size_t l = 0; l < s.layers.size(); ++l) {
@@ -364,7 +332,7 @@ void CpuSession::copy_logits(const Slice& slice, int steps, std::span<float> log
 }
 
 void CpuSession::forward(const Window& window, std::span<float> logits) {
-  check(window, false);
+  check_window(window, shape_, network_.shape().vocabulary, false);
   if (!logits.empty() && logits.size() != size_of(window.steps, window.batch, network_.shape().vocabulary)) {
     throw ShapeError("Session::forward: logits must be [T,B,V] or empty");
   }
@@ -395,7 +363,7 @@ void CpuSession::forward_dense(int steps, std::span<const float> x, std::span<fl
 }
 
 WindowLoss CpuSession::evaluate(const Window& window) {
-  check(window, true);
+  check_window(window, shape_, network_.shape().vocabulary, true);
   network_.refresh();
   network_.pool().run(static_cast<int>(slices_.size()), [&](int worker) {
     Slice& s = slices_[static_cast<std::size_t>(worker)];
@@ -412,7 +380,7 @@ WindowLoss CpuSession::evaluate(const Window& window) {
 
 WindowLoss CpuSession::gradients(const Window& window, const DropoutKey& dropout) {
   if (!shape_.training) throw ShapeError("Session::gradients: the session was not opened for training");
-  check(window, true);
+  check_window(window, shape_, network_.shape().vocabulary, true);
   network_.refresh();
   network_.pool().run(static_cast<int>(slices_.size()), [&](int worker) {
     Slice& s = slices_[static_cast<std::size_t>(worker)];

@@ -52,7 +52,6 @@ class CpuSession final : public Session {
     std::span<const float> dense;  // [T,B,V]
   };
 
-  void check(const Window& window, bool with_loss) const;
   /// Calls copy(own, given, count) for each slice's part of each layer's state.
   template <class Floats, class Copy>
   void copy_state(Floats h, Floats c, const Copy& copy);

@@ -64,13 +64,14 @@ class CudaNetwork final : public Network {
   /// A tensor of the weights in format().element: the parameters themselves in fp32 and tf32, else their copy.
   const void* weight(const ParameterTensor& tensor) const;
   const float* table() const { return table_.data(); }                                    // [V,W] of layer 0
-  const float* bias(int layer) const { return bias_.data() + (layer - 1) * gates_.width; }  // [W] of the others
+  const float* bias(int layer) const { return bias_.data() + layer * gates_.width; }  // [W]
   const DeviceUpdateState* device_update_state() const { return state_.data(); }
   const UpdateDecision* decision() const { return decision_.data(); }
 
-  /// Counts changes of the parameters that the host asked for; copies are made anew when it moves. Updates of a step
-  /// that is captured do not move it: the step refreshes what it changed.
+  /// Moves whenever the parameters change: what made copies of them makes them anew.
   std::int64_t version() const { return version_; }
+  /// A step was enqueued whose update changes the parameters, and this network's own copies with them.
+  void updated_by_step() { refreshed_ = ++version_; }
   /// Table, biases and 16-bit copies, if version() moved since the last call.
   void refresh();
   void enqueue_refresh();

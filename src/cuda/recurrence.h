@@ -19,8 +19,8 @@ struct LayerWindow {
   int layer = 0;
   int steps = 0;                    // T
   bool keep = false;                // backward() follows
-  const DeviceId* ids = nullptr;    // [T,lanes] what layer 0 reads ...
-  const void* one_hot = nullptr;    // ... and the same as vectors [T,lanes,one_hot_stride], where wants_one_hot() or keep
+  const DeviceId* ids = nullptr;    // [T,lanes] what layer 0 reads; null: the vectors of one_hot, which are not 1-of-k
+  const void* one_hot = nullptr;    // the same as vectors [T,lanes,one_hot_stride], if wants_one_hot(), keep, or no ids
   const void* x = nullptr;          // [T,lanes,H] what other layers read: the layer below, dropped out
   void* h = nullptr;                // [T+1,lanes,H] slot 0 given, slots 1.. overwritten
   float* c = nullptr;               // [T+1,lanes,H] the same for LSTM; slots 1..T-1 need not be written
@@ -41,10 +41,10 @@ class Recurrence {
 
   /// Whether forward() of layer 0 reads one_hot instead of ids.
   virtual bool wants_one_hot() const = 0;
-  /// Before each forward(): brings copies of weights up to date, if network.version() moved since.
+  /// Before each forward() outside a training step: brings copies of weights up to date, if network.version() moved.
   virtual void refresh() = 0;
-  /// The same as work of a captured step: always, for the weights have just been updated.
-  virtual void refresh_after_update() = 0;
+  /// The same at the beginning of each training step, as work that is captured: always.
+  virtual void enqueue_refresh() = 0;
   virtual void forward(const LayerWindow& w) = 0;
   /// Overwrites the gradients of the layer's four tensors in the network's arena, scaled as dy is.
   virtual void backward(const LayerWindow& w) = 0;

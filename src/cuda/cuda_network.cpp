@@ -1,0 +1,170 @@
+#include "cuda/cuda_network.h"
+
+#include <algorithm>
+
+#include "cuda/cuda_session.h"
+#include "kernels/update.h"
+
+namespace charrnn::cuda {
+
+namespace {
+
+/// fp16's scale at the start: the first steps halve it where it is too much.
+constexpr float kFirstLossScale = 65536.0F;
+
+LayerParameters layer_parameters(const CudaNetwork& n, int layer) {
+  const ParameterLayout& layout = n.layout();
+  return {n.parameter(layout.weight_ih(layer)), n.parameter(layout.bias_ih(layer)),
+          n.parameter(layout.bias_hh(layer))};
+}
+
+}  // namespace
+
+Format format_of(Precision precision) {
+  switch (precision) {
+    case Precision::kBf16: return {precision, Element::kBf16, Arithmetic::kExact};
+    case Precision::kFp16: return {precision, Element::kF16, Arithmetic::kExact};
+    case Precision::kTf32: return {precision, Element::kF32, Arithmetic::kTf32};
+    case Precision::kAuto:
+    case Precision::kFp32: break;
+  }
+  return {Precision::kFp32, Element::kF32, Arithmetic::kExact};
+}
+
+UpdateRule rule_of(const UpdateSettings& settings) {
+  const OptimizerConfig& o = settings.optimizer;
+  UpdateRule rule;
+  rule.optimizer = o.name;
+  rule.clip = settings.clip.kind;
+  rule.learning_rate = o.learning_rate;
+  rule.epsilon = o.epsilon;
+  rule.decay = o.name == OptimizerKind::kSgd ? o.momentum : o.name == OptimizerKind::kAdam ? o.beta2 : o.decay_rate;
+  rule.beta1 = o.beta1;
+  rule.clip_threshold = settings.clip.threshold;
+  return rule;
+}
+
+CudaNetwork::CudaNetwork(const NetworkShape& shape, Precision precision, std::shared_ptr<Device> device)
+    : layout_(shape),
+      format_(format_of(precision)),
+      gates_(gate_blocks(shape.cell, shape.hidden)),
+      device_(std::move(device)),
+      products_(std::make_unique<Products>(format_.arithmetic)),
+      table_(static_cast<std::size_t>(shape.vocabulary * gates_.width), "the table of the first layer"),
+      bias_(static_cast<std::size_t>(shape.layers * gates_.width), "the biases"),
+      squares_(static_cast<std::size_t>(square_chunks(static_cast<std::int64_t>(layout_.arena_size()))),
+               "the norm of the gradients"),
+      state_(1, "the state of the updates"),
+      decision_(1, "the decision of an update"),
+      update_inputs_(1, "the inputs of an update"),
+      update_record_(1, "the result of an update") {
+  for (auto& arena : arenas_) {
+    arena = DeviceBuffer<float>(layout_.arena_size(), "weights, gradients and moments");
+    arena.zero(stream());
+  }
+  if (format_.element != Element::kF32) {
+    copy_ = DeviceBuffer<std::byte>(layout_.arena_size() * size_of(format_.element), "the weights in 16 bits");
+  }
+  set_update_state({.loss_scale = format_.precision == Precision::kFp16 ? kFirstLossScale : 1.0F});
+}
+
+void CudaNetwork::read(Arena which, std::span<float> to) {
+  if (to.size() != layout_.arena_size()) throw ShapeError("Network::read: the span has not the arena's size");
+  device_->stream.wait();
+  check(cudaMemcpy(to.data(), arena(which), to.size_bytes(), cudaMemcpyDeviceToHost), "cudaMemcpy");
+}
+
+void CudaNetwork::write(Arena which, std::span<const float> from) {
+  if (from.size() != layout_.arena_size()) throw ShapeError("Network::write: the span has not the arena's size");
+  device_->stream.wait();
+  check(cudaMemcpy(arena(which), from.data(), from.size_bytes(), cudaMemcpyHostToDevice), "cudaMemcpy");
+  if (which == Arena::kParameters) ++version_;
+}
+
+UpdateState CudaNetwork::update_state() {
+  device_->stream.wait();
+  DeviceUpdateState state;
+  check(cudaMemcpy(&state, state_.data(), sizeof(state), cudaMemcpyDeviceToHost), "cudaMemcpy");
+  return {state.updates, state.loss_scale, state.since_overflow};
+}
+
+void CudaNetwork::set_update_state(const UpdateState& from) {
+  const bool adapts = format_.precision == Precision::kFp16;
+  const DeviceUpdateState state{from.updates, from.since_overflow,
+                                adapts ? static_cast<float>(from.loss_scale) : 1.0F, adapts};
+  device_->stream.wait();
+  check(cudaMemcpy(state_.data(), &state, sizeof(state), cudaMemcpyHostToDevice), "cudaMemcpy");
+}
+
+const void* CudaNetwork::weight(const ParameterTensor& tensor) const {
+  if (format_.element == Element::kF32) return parameter(tensor);
+  return copy_.data() + tensor.offset * size_of(format_.element);
+}
+
+void CudaNetwork::refresh() {
+  if (refreshed_ == version_) return;
+  if (format_.element != Element::kF32) {
+    convert(arena(Arena::kParameters), copy_.data(), format_.element, static_cast<std::int64_t>(layout_.arena_size()),
+            stream());
+  }
+  enqueue_refresh();
+  refreshed_ = version_;
+}
+
+void CudaNetwork::enqueue_refresh() {
+  make_table(layer_parameters(*this, 0), gates_, shape().vocabulary, table_.data(), stream());
+  for (int l = 0; l < shape().layers; ++l) {
+    make_bias(layer_parameters(*this, l), gates_, bias_.data() + l * gates_.width, stream());
+  }
+}
+
+void CudaNetwork::enqueue_update(OptimizerKind optimizer, const WindowSums* window, StepInputs* inputs,
+                                 StepRecord* ring, std::uint32_t ring_size) {
+  const auto n = static_cast<std::int64_t>(layout_.arena_size());
+  square_sums(arena(Arena::kGradients), n, squares_.data(), stream());
+  decide({.partial = squares_.data(),
+          .chunks = square_chunks(n),
+          .window = window,
+          .inputs = inputs,
+          .state = state_.data(),
+          .decision = decision_.data(),
+          .ring = ring,
+          .ring_size = ring_size},
+         stream());
+  charrnn::cuda::update(optimizer,
+                        {.n = n,
+                         .p = arena(Arena::kParameters),
+                         .g = arena(Arena::kGradients),
+                         .moment1 = arena(Arena::kMoment1),
+                         .moment2 = arena(Arena::kMoment2),
+                         .copy = copy_.data(),
+                         .element = format_.element,
+                         .decision = decision_.data()},
+                        stream());
+  enqueue_refresh();
+}
+
+StepResult CudaNetwork::update(const UpdateSettings& settings) {
+  refresh();
+  write_inputs({.rule = rule_of(settings)}, update_inputs_.data(), stream());
+  enqueue_update(settings.optimizer.name, nullptr, update_inputs_.data(), update_record_.data(), 1);
+  updated_by_step();
+  device_->stream.wait();
+  const StepRecord& record = update_record_[0];
+  return {.nats_per_char = 0, .gradient_norm = record.gradient_norm, .skipped = record.skipped != 0};
+}
+
+std::size_t CudaNetwork::memory_bytes(const NetworkShape& shape, Precision precision) {
+  const ParameterLayout layout(shape);
+  const GateBlocks gates = gate_blocks(shape.cell, shape.hidden);
+  const std::size_t element = size_of(format_of(precision).element);
+  const std::size_t copy = element == sizeof(float) ? 0 : layout.arena_size() * element;
+  return 4 * layout.arena_size() * sizeof(float) + copy +
+         static_cast<std::size_t>((shape.vocabulary + shape.layers) * gates.width) * sizeof(float);
+}
+
+std::unique_ptr<Session> CudaNetwork::open(const SessionShape& shape) {
+  return std::make_unique<CudaSession>(*this, shape);
+}
+
+}  // namespace charrnn::cuda
