@@ -4,7 +4,8 @@
 # The repository, wherever a script is called from. Exported, since the scripts that source this are its users.
 export root
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-tool=tools/$(basename "$0")
+tool=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
+tool=${tool#"$root/"}
 
 say() { printf '%s: %s\n' "$tool" "$*" >&2; }
 
