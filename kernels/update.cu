@@ -28,6 +28,11 @@ __global__ void square_sums_kernel(const float* g, std::int64_t n, double* parti
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
+__global__ void unscale_kernel(float* g, std::int64_t n, const DeviceUpdateState* state) {
+  const float scale = 1.0F / state->loss_scale;  // a power of two: exact
+  for (std::int64_t i = thread_index(); i < n; i += thread_count()) g[i] *= scale;
+}
+
 /// @param update  counted from 1
 __device__ OptimizerFactors<float> factors(const UpdateRule& rule, std::int64_t update) {
   OptimizerFactors<float> f{};
@@ -63,7 +68,7 @@ __global__ void decide_kernel(Decide d) {
   if (threadIdx.x != 0) return;
 
   const UpdateRule rule = d.inputs->rule;
-  const double scale = d.state->loss_scale;
+  const double scale = d.window == nullptr ? 1.0 : d.state->loss_scale;  // an update alone has unscaled gradients
   const double norm = sqrt(sum) / scale;
   const bool loss_is_finite = d.window == nullptr || finite(d.window->nats);
   UpdateDecision y;
@@ -73,7 +78,7 @@ __global__ void decide_kernel(Decide d) {
   if (rule.clip == ClipConfig::Kind::kNorm && norm > rule.clip_threshold) {
     y.scale = static_cast<float>(rule.clip_threshold / norm / scale);
   }
-  if (loss_is_finite) adapt_scale(*d.state, y.skip);
+  if (d.window != nullptr && loss_is_finite) adapt_scale(*d.state, y.skip);
   if (!y.skip) y.factors = factors(rule, ++d.state->updates);
   *d.decision = y;
 
@@ -112,6 +117,10 @@ __global__ void update_kernel(Update u) {
 void square_sums(const float* g, std::int64_t n, double* partial, cudaStream_t stream) {
   const LaunchShape shape{dim3(static_cast<unsigned>(square_chunks(n))), dim3(kBlock), 0};
   launch("square_sums", square_sums_kernel, shape, stream, g, n, partial);
+}
+
+void unscale(float* g, std::int64_t n, const DeviceUpdateState* state, cudaStream_t stream) {
+  launch("unscale", unscale_kernel, cover(n), stream, g, n, state);
 }
 
 void decide(const Decide& d, cudaStream_t stream) {

@@ -15,6 +15,9 @@ constexpr std::int64_t square_chunks(std::int64_t n) { return (n + kSquareChunk 
 /// partial [square_chunks(n)] = sums of squares of g.
 void square_sums(const float* g, std::int64_t n, double* partial, cudaStream_t stream);
 
+/// g *= 1 / the loss scale of fp16.
+void unscale(float* g, std::int64_t n, const DeviceUpdateState* state, cudaStream_t stream);
+
 struct Decide {
   const double* partial = nullptr;
   std::int64_t chunks = 0;

@@ -9,8 +9,8 @@ void check_window(const Window& w, const SessionShape& shape, int vocabulary, bo
   const auto fits = [](std::size_t size, std::size_t expected) { return size == 0 || size == expected; };
   if (w.batch != shape.batch || w.steps < 1 || w.steps > shape.max_steps || w.ids.size() != count) {
     throw ShapeError("Session: the window is " + std::to_string(w.steps) + " x " + std::to_string(w.batch) + " with " +
-                     std::to_string(w.ids.size()) + " ids, the session takes up to " +
-                     std::to_string(shape.max_steps) + " x " + std::to_string(shape.batch));
+                     std::to_string(w.ids.size()) + " ids, the session takes up to " + std::to_string(shape.max_steps) +
+                     " x " + std::to_string(shape.batch));
   }
   if ((with_loss || !w.targets.empty()) && w.targets.size() != count) {
     throw ShapeError("Session: " + std::to_string(w.targets.size()) + " targets, expected " + std::to_string(count));

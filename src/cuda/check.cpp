@@ -41,8 +41,7 @@ std::string mebibytes(std::size_t bytes) { return std::to_string((bytes + (1U <<
 
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
-  throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(status) + " (" +
-                    cudaGetErrorName(status) +
+  throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) +
                     "); if it comes again, CHARRNN_SYNC=1 names the kernel that failed");
 }
 
@@ -74,6 +73,14 @@ void* allocate_device(std::size_t bytes, const char* what) {
   for (std::size_t peak = held_peak; now > peak && !held_peak.compare_exchange_weak(peak, now);) {
   }
   return memory;
+}
+
+void require_memory(std::size_t bytes, const char* what, const std::string& advice) {
+  std::size_t free_bytes = 0, total_bytes = 0;
+  check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
+  if (bytes <= free_bytes) return;
+  throw DeviceError("cuda: " + mebibytes(bytes) + " are needed for " + what + ", " + mebibytes(free_bytes) + " of " +
+                    mebibytes(total_bytes) + " are free; " + advice);
 }
 
 void free_device(void* memory, std::size_t bytes) noexcept {

@@ -14,8 +14,7 @@ constexpr float kFirstLossScale = 65536.0F;
 
 LayerParameters layer_parameters(const CudaNetwork& n, int layer) {
   const ParameterLayout& layout = n.layout();
-  return {n.parameter(layout.weight_ih(layer)), n.parameter(layout.bias_ih(layer)),
-          n.parameter(layout.bias_hh(layer))};
+  return {n.parameter(layout.weight_ih(layer)), n.parameter(layout.bias_ih(layer)), n.parameter(layout.bias_hh(layer))};
 }
 
 }  // namespace
@@ -81,6 +80,17 @@ void CudaNetwork::write(Arena which, std::span<const float> from) {
   if (which == Arena::kParameters) ++version_;
 }
 
+void CudaNetwork::unscale_gradients() {
+  if (format_.precision != Precision::kFp16) return;
+  unscale(arena(Arena::kGradients), static_cast<std::int64_t>(layout_.arena_size()), state_.data(), stream());
+}
+
+void CudaNetwork::note_fallback(const std::string& why) {
+  if (why.empty() || noted_fallback_) return;
+  noted_fallback_ = true;
+  device_->notes.push_back("the recurrence is computed by the fused kernels, not by cuDNN: " + why);
+}
+
 UpdateState CudaNetwork::update_state() {
   device_->stream.wait();
   DeviceUpdateState state;
@@ -90,8 +100,8 @@ UpdateState CudaNetwork::update_state() {
 
 void CudaNetwork::set_update_state(const UpdateState& from) {
   const bool adapts = format_.precision == Precision::kFp16;
-  const DeviceUpdateState state{from.updates, from.since_overflow,
-                                adapts ? static_cast<float>(from.loss_scale) : 1.0F, adapts};
+  const DeviceUpdateState state{from.updates, from.since_overflow, adapts ? static_cast<float>(from.loss_scale) : 1.0F,
+                                adapts};
   device_->stream.wait();
   check(cudaMemcpy(state_.data(), &state, sizeof(state), cudaMemcpyHostToDevice), "cudaMemcpy");
 }
@@ -146,7 +156,9 @@ void CudaNetwork::enqueue_update(OptimizerKind optimizer, const WindowSums* wind
 
 StepResult CudaNetwork::update(const UpdateSettings& settings) {
   refresh();
-  write_inputs({.rule = rule_of(settings)}, update_inputs_.data(), stream());
+  StepInputs inputs;
+  inputs.rule = rule_of(settings);
+  write_inputs(inputs, update_inputs_.data(), stream());
   enqueue_update(settings.optimizer.name, nullptr, update_inputs_.data(), update_record_.data(), 1);
   updated_by_step();
   device_->stream.wait();
@@ -164,6 +176,15 @@ std::size_t CudaNetwork::memory_bytes(const NetworkShape& shape, Precision preci
 }
 
 std::unique_ptr<Session> CudaNetwork::open(const SessionShape& shape) {
+  const std::size_t needed = CudaSession::memory_bytes(layout_.shape(), format_.precision, shape);
+  // What fits grows with T and B alike; B is what people change first.
+  std::size_t free_bytes = 0, total_bytes = 0;
+  check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
+  const auto fits = static_cast<std::int64_t>(static_cast<double>(free_bytes) / static_cast<double>(needed) *
+                                              static_cast<double>(shape.batch));
+  require_memory(needed, "a session of these sizes",
+                 fits >= 1 ? "train.batch " + std::to_string(fits) + " would fit, or a smaller train.sequence"
+                           : "use a smaller train.batch, train.sequence or model.hidden");
   return std::make_unique<CudaSession>(*this, shape);
 }
 

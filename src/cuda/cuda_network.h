@@ -22,8 +22,8 @@ struct Device {
   int compute_major = 0, compute_minor = 0;
   int multiprocessors = 0;
   Stream stream, copies;
-  std::vector<std::string> notes;          // sentences for the log
-  std::int64_t launches_a_step = 0;        // of the step that was built last
+  std::vector<std::string> notes;    // sentences for the log
+  std::int64_t launches_a_step = 0;  // of the step that was built last
 };
 
 /// How a precision is stored and multiplied.
@@ -63,7 +63,7 @@ class CudaNetwork final : public Network {
   const float* parameter(const ParameterTensor& tensor) const { return arena(Arena::kParameters) + tensor.offset; }
   /// A tensor of the weights in format().element: the parameters themselves in fp32 and tf32, else their copy.
   const void* weight(const ParameterTensor& tensor) const;
-  const float* table() const { return table_.data(); }                                    // [V,W] of layer 0
+  const float* table() const { return table_.data(); }                                // [V,W] of layer 0
   const float* bias(int layer) const { return bias_.data() + layer * gates_.width; }  // [W]
   const DeviceUpdateState* device_update_state() const { return state_.data(); }
   const UpdateDecision* decision() const { return decision_.data(); }
@@ -75,6 +75,11 @@ class CudaNetwork final : public Network {
   /// Table, biases and 16-bit copies, if version() moved since the last call.
   void refresh();
   void enqueue_refresh();
+
+  /// Gradients as the seam has them, of fp16's scaled ones.
+  void unscale_gradients();
+  /// Says once why the recurrence is another than the one that was asked for; empty: it is not.
+  void note_fallback(const std::string& why);
 
   /// Norm, decision, update and the 16-bit copies, as work on the stream. `window` may be null.
   void enqueue_update(OptimizerKind optimizer, const WindowSums* window, StepInputs* inputs, StepRecord* ring,
@@ -95,6 +100,7 @@ class CudaNetwork final : public Network {
   DeviceBuffer<StepInputs> update_inputs_;  // of update() alone
   PinnedBuffer<StepRecord> update_record_;
   std::int64_t version_ = 1, refreshed_ = 0;
+  bool noted_fallback_ = false;
 };
 
 UpdateRule rule_of(const UpdateSettings& settings);

@@ -40,8 +40,8 @@ class CudaSession final : public Session {
   static std::size_t memory_bytes(const NetworkShape& network, Precision precision, const SessionShape& shape);
 
  private:
-  /// Two places where windows arrive, each with its copy in pinned memory. The host fills one while the device reads the
-  /// other.
+  /// Two places where windows arrive, each with its copy in pinned memory. The host fills one while the device reads
+  /// the other.
   struct Arrival {
     PinnedBuffer<std::byte> host;
     DeviceBuffer<std::byte> device;
@@ -60,28 +60,40 @@ class CudaSession final : public Session {
   // Layout of memory.
   std::int64_t slot() const { return std::int64_t{lanes_} * network_.shape().hidden; }
   std::int64_t layer_stride() const { return (std::int64_t{shape_.max_steps} + 1) * slot(); }
+  /// Slot `at_slot` of a layer's hidden states. [lanes,H]
   void* h(int layer, std::int64_t at_slot) const;
   float* c(int layer) const;
   LaneStates states() const;
-  void* dropped(int layer) const;
   /// What the layer above, or the head, reads of a layer.
   const void* output(int layer, bool dropout) const;
   ArrivedWindow arrived(std::byte* base) const;
 
-  void check_window(const Window& window, bool with_loss) const;
+  /// One way of running a window.
+  struct Pass {
+    int steps = 0;      // T
+    bool keep = false;  // for backward
+    bool dropout = false;
+    bool dense = false;  // one_hot_ was filled with other vectors
+  };
+
+  void check_logits(int steps, std::size_t size, bool may_be_empty) const;
+  /// Fills the pinned memory, copies it beside the stream, and makes the stream wait for the copy.
   void send(const Window& window, Arrival& to);
+  /// A window of an operation that waits, into window_.
   void take(const Window& window);
-  void start(const DropoutKey& dropout, const UpdateSettings& settings, std::int64_t window, std::int64_t per_epoch);
+  void refresh();
+  WindowLoss read_sums();
+  void read_logits(int steps, std::span<float> to);
 
   // Work on the stream.
-  void enqueue_forward(int steps, bool keep, bool dropout);
-  void enqueue_head(int steps, bool dropout);
-  void enqueue_loss(int steps, bool want_gradient);
-  void enqueue_backward(int steps, bool dropout);
-  void enqueue_finish(int steps, const UpdateDecision* decision);
+  LayerWindow layer_window(int layer, const Pass& pass) const;
+  void enqueue_forward(const Pass& pass);
+  void enqueue_head(const Pass& pass);
+  void enqueue_loss(const Pass& pass);
+  void enqueue_backward(const Pass& pass);
   void enqueue_step(const StepKey& key);
-  void run_step(const StepKey& key);
-  WindowLoss read_sums();
+  void enqueue_draw();
+  void run_step(const StepKey& key, const StepInputs& inputs);
 
   CudaNetwork& network_;
   SessionShape shape_;
@@ -89,20 +101,20 @@ class CudaSession final : public Session {
   Element element_;
   std::unique_ptr<Recurrence> recurrence_;
 
-  DeviceBuffer<std::byte> h_;              // [L][T+1,lanes,H]
-  DeviceBuffer<float> c_;                  // the same, LSTM
+  DeviceBuffer<std::byte> h_;                     // [L][T+1,lanes,H]
+  DeviceBuffer<float> c_;                         // the same, LSTM
   std::vector<DeviceBuffer<std::byte>> dropped_;  // a layer: [T,lanes,H]; training only
-  DeviceBuffer<std::byte> one_hot_;        // [T,lanes,one_hot_stride]
-  DeviceBuffer<float> logits_;             // [T,lanes,one_hot_stride] without the bias
-  DeviceBuffer<float> full_logits_;        // [T,lanes,V] for the host
-  DeviceBuffer<std::byte> dlogits_;        // as logits_
-  DeviceBuffer<std::byte> dy_, dx_;        // [T,lanes,H]
-  DeviceBuffer<float> partial_;            // of sums of columns
-  DeviceBuffer<RowLoss> losses_;           // [T,lanes]
+  DeviceBuffer<std::byte> one_hot_;               // [T,lanes,one_hot_stride]
+  DeviceBuffer<float> logits_;                    // [T,lanes,one_hot_stride] without the bias
+  DeviceBuffer<float> full_logits_;               // [T,lanes,V] for the host
+  DeviceBuffer<std::byte> dlogits_;               // as logits_
+  DeviceBuffer<std::byte> dy_, dx_;               // [T,lanes,H]
+  DeviceBuffer<float> partial_;                   // of sums of columns
+  DeviceBuffer<RowLoss> losses_;                  // [T,lanes]
   DeviceBuffer<WindowSums> sums_;
   DeviceBuffer<StepInputs> inputs_;
 
-  DeviceBuffer<DeviceId> ids_, targets_;   // [T,lanes]
+  DeviceBuffer<DeviceId> ids_, targets_;  // [T,lanes]
   DeviceBuffer<float> weights_;
   DeviceBuffer<std::uint8_t> reset_;
   DeviceBuffer<float> loss_scale_;
@@ -114,7 +126,8 @@ class CudaSession final : public Session {
   PinnedBuffer<StepRecord> ring_;
   std::vector<Event> begun_, done_;  // a slot of the ring
   std::deque<std::uint32_t> sent_;
-  std::optional<StepInputs> expected_;  // what inputs_ holds once all that is enqueued has run
+  std::uint32_t next_slot_ = 0;
+  std::optional<StepInputs> expected_;             // what inputs_ holds once all that is enqueued has run
   std::map<StepKey, std::optional<Graph>> steps_;  // empty: ran once as it is
 
   // Drawing.

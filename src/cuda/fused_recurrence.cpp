@@ -15,7 +15,7 @@ class FusedRecurrence final : public Recurrence {
   FusedRecurrence(CudaNetwork& network, const RecurrenceShape& shape);
 
   bool wants_one_hot() const override { return false; }
-  void refresh() override {}               // reads the network's own copies
+  void refresh() override {}          // reads the network's own copies
   void enqueue_refresh() override {}  // the same
   void forward(const LayerWindow& w) override;
   void backward(const LayerWindow& w) override;
@@ -92,10 +92,7 @@ void FusedRecurrence::input_products(const LayerWindow& w) {
   for (const GateBlock& block : network_.gates().input) {
     if (block.rows == 0) continue;
     const Matrix part = matrix(at(weight, block.weight_row * x.columns), block.rows, x.columns, x.columns);
-    network_.products().run({.a = x,
-                             .b = transposed(part),
-                             .to = input_.data() + block.gate_column,
-                             .stride = width_},
+    network_.products().run({.a = x, .b = transposed(part), .to = input_.data() + block.gate_column, .stride = width_},
                             network_.stream());
   }
 }

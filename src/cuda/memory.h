@@ -23,6 +23,9 @@ void free_device(void* memory, std::size_t bytes) noexcept;
 void* allocate_pinned(std::size_t bytes, const char* what);
 void free_pinned(void* memory) noexcept;
 
+/// @throws DeviceError if less than that is free now, with a sentence of what to do
+void require_memory(std::size_t bytes, const char* what, const std::string& advice);
+
 template <class T>
 class DeviceBuffer {
  public:

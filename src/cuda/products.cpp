@@ -89,9 +89,9 @@ Products::Plan& Products::plan(const Product& p) {
   auto made = std::make_unique<Plan>();
   const bool tf32 = arithmetic_ == Arithmetic::kTf32 && p.a.element == Element::kF32;
   cublasLtMatmulDesc_t description = nullptr;
-  check_cublas(
-      cublasLtMatmulDescCreate(&description, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F),
-      "cublasLtMatmulDescCreate");
+  check_cublas(cublasLtMatmulDescCreate(&description, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+                                        CUDA_R_32F),
+               "cublasLtMatmulDescCreate");
   made->description.reset(description);
   // to = a b in rows is to^T = b^T a^T in columns: cuBLAS' first operand is our second.
   const auto operation = [](const Matrix& x) { return x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };

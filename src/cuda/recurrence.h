@@ -17,15 +17,15 @@ namespace charrnn::cuda {
 /// One layer's part of a window of T steps. `lanes` counts padding.
 struct LayerWindow {
   int layer = 0;
-  int steps = 0;                    // T
-  bool keep = false;                // backward() follows
-  const DeviceId* ids = nullptr;    // [T,lanes] what layer 0 reads; null: the vectors of one_hot, which are not 1-of-k
-  const void* one_hot = nullptr;    // the same as vectors [T,lanes,one_hot_stride], if wants_one_hot(), keep, or no ids
-  const void* x = nullptr;          // [T,lanes,H] what other layers read: the layer below, dropped out
-  void* h = nullptr;                // [T+1,lanes,H] slot 0 given, slots 1.. overwritten
-  float* c = nullptr;               // [T+1,lanes,H] the same for LSTM; slots 1..T-1 need not be written
-  const void* dy = nullptr;         // backward: [T,lanes,H] gradient of h's slots 1..
-  void* dx = nullptr;               // backward: [T,lanes,H] gradient of x, overwritten; null for layer 0
+  int steps = 0;                  // T
+  bool keep = false;              // backward() follows
+  const DeviceId* ids = nullptr;  // [T,lanes] what layer 0 reads; null: the vectors of one_hot, which are not 1-of-k
+  const void* one_hot = nullptr;  // the same as vectors [T,lanes,one_hot_stride], if wants_one_hot(), keep, or no ids
+  const void* x = nullptr;        // [T,lanes,H] what other layers read: the layer below, dropped out
+  void* h = nullptr;              // [T+1,lanes,H] slot 0 given, slots 1.. overwritten
+  float* c = nullptr;             // [T+1,lanes,H] the same for LSTM; slots 1..T-1 need not be written
+  const void* dy = nullptr;       // backward: [T,lanes,H] gradient of h's slots 1..
+  void* dx = nullptr;             // backward: [T,lanes,H] gradient of x, overwritten; null for layer 0
 };
 
 /// What a session was opened for.
@@ -51,6 +51,9 @@ class Recurrence {
 };
 
 std::unique_ptr<Recurrence> make_fused_recurrence(CudaNetwork& network, const RecurrenceShape& shape);
+
+/// Whether run.implementation leads to cuDNN for this network. *why: why not, where it was asked for by name.
+bool wants_cudnn(const CudaNetwork& network, std::string* why);
 
 /// Whether cuDNN is there and computes this network in its precision; else a sentence why not in *why.
 bool cudnn_can(const CudaNetwork& network, std::string* why);

@@ -1,0 +1,23 @@
+#include "cuda/text_scan.h"
+
+#include <thrust/execution_policy.h>
+#include <thrust/find.h>
+
+namespace charrnn::cuda {
+
+namespace {
+
+struct IsUnknown {
+  const DeviceId* ids_of_bytes;
+  __host__ __device__ bool operator()(std::uint8_t byte) const { return ids_of_bytes[byte] == kNoId; }
+};
+
+}  // namespace
+
+std::int64_t first_unknown(const std::uint8_t* text, std::int64_t size, const DeviceId* ids_of_bytes) {
+  const std::uint8_t* const end = text + size;
+  const std::uint8_t* const found = thrust::find_if(thrust::device, text, end, IsUnknown{ids_of_bytes});
+  return found == end ? -1 : found - text;
+}
+
+}  // namespace charrnn::cuda
