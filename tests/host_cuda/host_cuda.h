@@ -31,21 +31,24 @@ bool touch(const void* memory, std::size_t bytes, Access access, const char* wha
 /// A finding that is no memory access: a misuse of an interface, reported like the rest.
 void report(const std::string& kind, const std::string& text);
 
-/// Counts a call of a CUDA interface function. @returns true if this is the one that Settings::fail_at chose: the caller
-/// then does nothing and returns its interface's error (out of memory, execution failed).
+/// Counts a call of a CUDA interface function. @returns true if this is the one that Settings::fail_at chose: the
+/// caller then does nothing and returns its interface's error (out of memory, execution failed).
 bool call_must_fail(const char* function);
 
 struct Settings {
-  std::uint64_t seed = 0;               // of the scheduler
+  std::uint64_t seed = 0;                // of the scheduler
   std::size_t memory_bytes = 1U << 30U;  // of the device
   int devices = 1;
   int compute_major = 9, compute_minor = 0;
   std::int64_t fail_at = 0;  // the N-th call (from 1) of an interface function that can fail, fails; 0: none
   bool check = true;         // loads and stores
+  bool sticky = false;  // a kernel's access outside of an allocation breaks the device, as on a GPU: the kernel ends
+                        // and every call from then on answers cudaErrorIllegalAddress
 };
 /// Starts afresh: waits for nothing, forgets reports and memory. Not while work is queued.
 /// Defaults come from the environment, so that a whole program can be run: HOST_CUDA_SEED, HOST_CUDA_MEMORY (bytes),
-/// HOST_CUDA_DEVICES, HOST_CUDA_COMPUTE ("9.0"), HOST_CUDA_FAIL_AT, HOST_CUDA_CHECK (0|1).
+/// HOST_CUDA_DEVICES, HOST_CUDA_COMPUTE ("9.0"), HOST_CUDA_FAIL_AT, HOST_CUDA_CHECK (0|1),
+/// HOST_CUDA_STICKY (0|1).
 void reset(const Settings& settings);
 Settings settings_from_environment();
 
@@ -56,6 +59,26 @@ struct Report {
 /// What was found since reset(). At the end of a process with findings that nobody read, they are printed to stderr and
 /// the process exits with code 86, so that a program under test cannot pass with one.
 std::vector<Report> take_reports();
+
+/// Breaks the device from here on: every call answers `error`, until reset().
+void break_device(cudaError_t error);
+
+/// While one lives, code of the host may touch device memory as a device would, after the host has waited for whatever
+/// wrote it: for Thrust's CPP backend, which runs on the host what CUDA runs on the device.
+struct ActsAsDevice {
+  ActsAsDevice();
+  ~ActsAsDevice();
+  ActsAsDevice(const ActsAsDevice&) = delete;
+  ActsAsDevice& operator=(const ActsAsDevice&) = delete;
+};
+
+/// Counts since reset().
+struct Counts {
+  std::int64_t launches = 0;  // kernels that ran
+  std::int64_t profiler_starts = 0;
+  std::int64_t profiler_stops = 0;
+};
+Counts counts();
 
 /// Calls counted by call_must_fail() since reset(), for tests that fail each of them in turn.
 std::int64_t calls();
