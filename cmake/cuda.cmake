@@ -11,9 +11,9 @@ set(CHARRNN_HAS_CUDA NO)
 
 # charrnn_find_nvcc(): CMAKE_CUDA_COMPILER: what the user says, tools/setup --cuda has installed, or the system has.
 function(charrnn_find_nvcc)
-  if(CHARRNN_NVCC AND NOT EXISTS "${CHARRNN_NVCC}")   # build/cuda was removed
-    unset(CHARRNN_NVCC CACHE)
-    unset(CMAKE_CUDA_COMPILER CACHE)
+  if(CHARRNN_NVCC AND NOT EXISTS "${CHARRNN_NVCC}")
+    message(FATAL_ERROR "${CHARRNN_NVCC}, which this folder was configured with, is gone. "
+                        "Remove ${CMAKE_BINARY_DIR}, and it is configured anew")
   endif()
   if(NOT CMAKE_CUDA_COMPILER)
     if(DEFINED ENV{CUDACXX})
@@ -122,6 +122,8 @@ if(NOT CHARRNN_CUDA STREQUAL "OFF")
     message(FATAL_ERROR "CHARRNN_CUDA=ON, but ${charrnn_no_cuda}")
   else()
     message(STATUS "CUDA: no backend: ${charrnn_no_cuda}")
+    unset(CHARRNN_NVCC CACHE)   # searched for anew next time
+    unset(CMAKE_CUDA_COMPILER CACHE)
   endif()
 endif()
 
