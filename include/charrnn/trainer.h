@@ -32,15 +32,16 @@ class Trainer {
     double nats_per_char = 0;  // of this step's batch, before its update
     double learning_rate = 0;
     double gradient_norm = 0;  // of the mean nats per character, before clipping
-    double ms = 0;
-    bool skipped = false;  // loss or gradient was NaN or infinite; nothing was updated
+    double ms = 0;             // from the step before, by the host's clock
+    double device_ms = 0;      // by the device's own clock; 0: it has none
+    bool skipped = false;      // loss or gradient was NaN or infinite; nothing was updated
   };
 
   /// A fresh run: opens the text, the device, and draws the weights (or takes them from config.init_from).
   /// @throws ConfigError, DataError, DeviceError, FormatError
   Trainer(Config config, const Options& options);
 
-  /// Goes on from a checkpoint that holds its state, bit for bit if the CPU type and the threads are the same.
+  /// Goes on from a checkpoint that holds its state, bit for bit if the machine and the threads are the same.
   /// @throws ConfigError naming each changed key of corpus, model or train (other than epochs), DataError for another
   /// text
   Trainer(Config config, const Checkpoint& from, const Options& options);

@@ -67,7 +67,7 @@ Window HostWindow::view() const {
 
 void fill_training_window(std::string_view text, const Vocabulary& vocabulary, const TrainingStreams& streams,
                           std::int64_t step, HostWindow& window) {
-  const std::int64_t index = (step - 1) % streams.windows_per_epoch;
+  const std::int64_t index = streams.window_of(step);
   size_window(window, streams.sequence, streams.batch, index == 0);
   for (int b = 0; b < streams.batch; ++b) {
     fill_lane(text, vocabulary, streams.offset(b, index), streams.sequence, static_cast<std::size_t>(b), window);

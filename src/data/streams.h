@@ -17,6 +17,8 @@ struct TrainingStreams {
   std::int64_t stride = 0;             // characters from one lane's start to the next's
   std::int64_t windows_per_epoch = 0;  // at least 1
 
+  /// The window (of its epoch, from 0) of step `step`, counted from 1.
+  std::int64_t window_of(std::int64_t step) const { return (step - 1) % windows_per_epoch; }
   std::int64_t offset(int lane, std::int64_t window) const { return lane * stride + window * sequence; }
 };
 

@@ -86,6 +86,11 @@ class Run {
   void begin();
   void loop();
   void handle(const Trainer::Step& step);
+  void drain();
+  void tell_notes();
+  void check_profile();
+  void open_profile();
+  void close_profile();
   bool due(std::int64_t every) const { return every > 0 && trainer_->steps_done() % every == 0; }
   bool events_follow(std::int64_t step) const;
   void run_events(bool last);
@@ -118,6 +123,8 @@ class Run {
   bool save_failed_ = false;
   bool log_failed_ = false;
   bool prime_noted_ = false;
+  StepRange profile_;  // none on a device without a profiler
+  bool profiling_ = false;
 };
 
 Trainer::Options Run::trainer_options() const {
@@ -220,6 +227,7 @@ void Run::tell_settings() {
   row("device", device.threads > 0 ? fmt::format("{}: {}, {} threads", device.backend, device.name, device.threads)
                                    : fmt::format("{}: {}", device.backend, device.name));
   row("precision", t.precision_name());
+  if (!device.implementation.empty()) row("implementation", device.implementation);
   row("memory", byte_size(static_cast<double>(t.memory_bytes())));
   row("disk", fmt::format("{} a checkpoint, at most {} of them", byte_size(checkpoint_bytes),
                           std::max(1, config_.checkpoint.keep) + 1));
@@ -259,6 +267,7 @@ ExitCode Run::run() {
                     trainer_->steps_done()));
     return ExitCode::kOk;
   }
+  check_profile();
   if (tiny) observer_.scores("scores at step " + std::to_string(trainer_->steps_done()), trainer_->score_table());
   loop();
   if (tiny) observer_.scores("scores at step " + std::to_string(trainer_->steps_done()), trainer_->score_table());
@@ -290,14 +299,51 @@ void Run::loop() {
       return finish(fmt::format("{} validations in a row were no better than the best", patience));
     }
     ++submitted;
+    if (submitted == profile_.first) open_profile();
     for (const Trainer::Step& step : trainer_->step()) handle(step);
+    if (submitted == profile_.last) close_profile();
+    tell_notes();
     time_is_up_ = options_.minutes > 0 && seconds_since(begin_) >= options_.minutes * 60;
-    if (events_follow(submitted) || time_is_up_) {
-      for (const Trainer::Step& step : trainer_->drain()) handle(step);
-    }
+    if (events_follow(submitted) || time_is_up_) drain();
     check_skips();
     if (events_follow(submitted) || time_is_up_) run_events(submitted == last_step_ || time_is_up_);
   }
+}
+
+void Run::drain() {
+  for (const Trainer::Step& step : trainer_->drain()) handle(step);
+}
+
+void Run::tell_notes() {
+  for (const std::string& note : trainer_->backend().take_notes()) observer_.note(note);
+}
+
+void Run::check_profile() {
+  const StepRange asked = options_.profile;
+  if (asked.first == 0) return;
+  if (trainer_->backend().info().backend == "cpu") {
+    observer_.note("--profile: there is nothing to profile on the CPU; it opens a window for a GPU's profiler");
+    return;
+  }
+  if (asked.first <= trainer_->steps_done() || asked.first > last_step_) {
+    throw ConfigError(
+        fmt::format("--profile steps={}-{}: this session makes steps {} to {}, expected a first step among "
+                    "them",
+                    asked.first, asked.last, trainer_->steps_done() + 1, last_step_));
+  }
+  profile_ = asked;
+}
+
+/// Before the first step of the window is started: nothing of the steps before it is recorded.
+void Run::open_profile() {
+  drain();
+  trainer_->backend().profile(true);
+  profiling_ = true;
+}
+
+void Run::close_profile() {
+  drain();
+  if (std::exchange(profiling_, false)) trainer_->backend().profile(false);
 }
 
 void Run::handle(const Trainer::Step& step) {
@@ -448,7 +494,8 @@ void Run::save(bool last, std::optional<Best> beaten) {
 }
 
 void Run::finish(const std::string& reason) {
-  for (const Trainer::Step& step : trainer_->drain()) handle(step);
+  drain();
+  close_profile();  // where the run ends within the window
   if (!events_cut_) write_metrics();
   if (saved_step_ != trainer_->steps_done()) save(true);
   const bool stopped = signal() != 0;
@@ -462,6 +509,7 @@ void Run::finish(const std::string& reason) {
     summary.best_step = trainer_->state().best_step;
   }
   if (!stopped) summary.test_nats = test_loss();
+  tell_notes();
   summary.seconds = seconds_since(begin_);
   summary.run_folder = folder_->root();
   summary.files = {{"newest checkpoint", (folder_->root() / "latest").string()}};

@@ -10,12 +10,18 @@
 
 namespace charrnn {
 
+/// Steps from `first` to `last`, both counted from 1; 0: none.
+struct StepRange {
+  std::int64_t first = 0, last = 0;
+};
+
 struct TrainOptions {
   Config config;
   std::string config_name;      // where the config came from, for messages
   int threads = 0;              // 0: all
   double minutes = 0;           // 0: no limit
   std::int64_t steps = 0;       // the run's last step; 0: epochs decide
+  StepRange profile;            // what a profiler records
   std::string resume = "auto";  // auto | never | a checkpoint's folder
   bool dry_run = false;
   bool json = false;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <deque>
@@ -66,7 +67,12 @@ struct Trainer::Parts {
 
   SessionShape session_shape() const { return {plan.training.batch, plan.training.sequence, true}; }
 
-  std::string machine() const { return fmt::format("{}, {}", backend->info().name, name_of(network->precision())); }
+  /// What the bits depend on, besides the threads.
+  std::string machine() const {
+    const DeviceInfo& info = backend->info();
+    return fmt::format("{}, {}{}{}", info.name, name_of(network->precision()), info.implementation.empty() ? "" : ", ",
+                       info.implementation);
+  }
 
   void start() {
     state.batch = plan.training.batch;
@@ -75,7 +81,18 @@ struct Trainer::Parts {
     state.machine = machine();
     state.threads = backend->info().threads;
     submitted = state.step;
-    loader = std::make_unique<Loader>(corpus.text(), vocabulary, plan.training, state.step + 1);
+    for (std::size_t byte = 0; byte < ids_of_bytes.size(); ++byte) {
+      ids_of_bytes[byte] = vocabulary.find(static_cast<std::uint8_t>(byte));
+    }
+    const TrainingStreams& streams = plan.training;
+    const bool held = session->hold_text({.text = corpus.text(),
+                                          .ids_of_bytes = ids_of_bytes,
+                                          .batch = streams.batch,
+                                          .steps = streams.sequence,
+                                          .stride = streams.stride,
+                                          .windows_per_epoch = streams.windows_per_epoch});
+    if (!held) loader = std::make_unique<Loader>(corpus.text(), vocabulary, streams, state.step + 1);
+    for (std::string& note : backend->take_notes()) notes.push_back(std::move(note));
   }
 
   void restore(const Checkpoint& from);
@@ -92,8 +109,9 @@ struct Trainer::Parts {
   std::unique_ptr<Backend> backend;  // destroyed after what it made
   std::unique_ptr<Network> network;
   std::unique_ptr<Session> session;
-  std::unique_ptr<Loader> loader;
-  TrainingState state;  // its arrays stay empty: they live on the device
+  std::array<TokenId, 256> ids_of_bytes{};
+  std::unique_ptr<Loader> loader;  // none where the session holds the text and cuts the windows itself
+  TrainingState state;             // its arrays stay empty: they live on the device
   std::int64_t submitted = 0;
   std::deque<InFlight> in_flight;
   Clock::time_point last_result;
@@ -115,7 +133,9 @@ void Trainer::Parts::restore(const Checkpoint& from) {
   network->write(Arena::kParameters, from.parameters);
   if (!saved.moment1.empty()) network->write(Arena::kMoment1, saved.moment1);
   if (!saved.moment2.empty()) network->write(Arena::kMoment2, saved.moment2);
-  network->set_update_state({.updates = saved.step - saved.skipped_total});
+  network->set_update_state({.updates = saved.step - saved.skipped_total,
+                             .loss_scale = saved.loss_scale,
+                             .since_overflow = saved.since_overflow});
   session->set_state(saved.h, saved.c);
   state = saved;
   for (std::vector<float>* array : {&state.moment1, &state.moment2, &state.h, &state.c}) *array = {};
@@ -161,7 +181,7 @@ Trainer::~Trainer() = default;
 
 void Trainer::Parts::submit() {
   const std::int64_t step = ++submitted;
-  const HostWindow window = loader->next();
+  const HostWindow window = loader ? loader->next() : HostWindow{};
   const auto now = Clock::now();
   UpdateSettings settings{config.train.optimizer, config.train.clip};
   settings.optimizer.learning_rate =
@@ -172,7 +192,11 @@ void Trainer::Parts::submit() {
                      .plateau_scale = state.plateau_scale});
   const DropoutKey dropout{static_cast<float>(config.model.dropout), config.train.seed,
                            static_cast<std::uint64_t>(step), 0};
-  session->submit_step(window.view(), dropout, settings);
+  if (loader) {
+    session->submit_step(window.view(), dropout, settings);
+  } else {
+    session->submit_text_step(plan.training.window_of(step), dropout, settings);
+  }
   in_flight.push_back({step, settings.optimizer.learning_rate, now});
 }
 
@@ -192,6 +216,7 @@ Trainer::Step Trainer::Parts::collect() {
           .learning_rate = sent.learning_rate,
           .gradient_norm = result.gradient_norm,
           .ms = std::chrono::duration<double, std::milli>(now - begin).count(),
+          .device_ms = result.device_ms,
           .skipped = result.skipped};
 }
 
@@ -309,6 +334,9 @@ Checkpoint Trainer::checkpoint(double validation_nats) {
   state.h.resize(size);
   if (has_cell_state(shape.cell)) state.c.resize(size);
   p.session->get_state(state.h, state.c);
+  const UpdateState updates = p.network->update_state();
+  state.loss_scale = updates.loss_scale;
+  state.since_overflow = updates.since_overflow;
   c.state = std::move(state);
   return c;
 }

@@ -69,6 +69,13 @@ TEST_CASE("a share is what its decimal number says, not what the binary one fall
   CHECK(plan_streams(split(0.9, 0.1, 0), 1011, 1, 1, kNoLimit).train_characters == 909);  // 909.9
 }
 
+TEST_CASE("steps read the windows in turn, and begin again with each epoch", "[data][streams]") {
+  const TrainingStreams streams{.batch = 2, .sequence = 5, .stride = 17, .windows_per_epoch = 3};
+  const std::int64_t windows[] = {0, 1, 2, 0, 1, 2, 0};
+  for (std::int64_t step = 1; step <= 7; ++step) CHECK(streams.window_of(step) == windows[step - 1]);
+  CHECK(streams.window_of(3'000'000'000'002) == 1);
+}
+
 TEST_CASE("hello: five characters are one window of four", "[data][streams]") {
   const StreamPlan plan = plan_streams(split(1, 0, 0), 5, 1, 4, kNoLimit);
   CHECK(plan.training.batch == 1);

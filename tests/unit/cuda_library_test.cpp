@@ -1,13 +1,12 @@
 // The way from --device to a shared library, with a library that only plays a GPU.
-#include <cstdlib>
 #include <filesystem>
-#include <optional>
 
 #include "charrnn/error.h"
 #include "cli/matchers.h"
 #include "devices/cuda_library.h"
 #include "devices/registry.h"
 #include "support/catch.h"
+#include "support/environment.h"
 #include "support/temp_folder.h"
 
 namespace charrnn {
@@ -15,32 +14,10 @@ namespace {
 
 using testing::contains;
 
-/// A variable of the environment, put back afterwards.
-class Variable {
- public:
-  Variable(const char* name, const std::string& value) : name_(name) {
-    if (const char* const before = std::getenv(name)) before_ = before;
-    setenv(name, value.c_str(), 1);
-  }
-  ~Variable() {
-    if (before_) {
-      setenv(name_, before_->c_str(), 1);
-    } else {
-      unsetenv(name_);
-    }
-  }
-  Variable(const Variable&) = delete;
-  Variable& operator=(const Variable&) = delete;
-
- private:
-  const char* name_;
-  std::optional<std::string> before_;
-};
-
 struct Fake {
   explicit Fake(const std::string& role, const std::string& file = CHARRNN_FAKE_CUDA)
       : library(kCudaLibraryVariable, file), play("FAKE_CUDA", role) {}
-  Variable library, play;
+  tests::Variable library, play;
 };
 
 std::string refusal(const std::string& device) {
