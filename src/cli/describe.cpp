@@ -17,12 +17,17 @@ void describe(nlohmann::ordered_json& object, const Backend& backend, const Netw
   object["device_name"] = backend.info().name;
   object["precision"] = name_of(network.precision());
   object["threads"] = backend.info().threads;
+  if (!backend.info().implementation.empty()) object["implementation"] = backend.info().implementation;
 }
 
 void describe(nlohmann::ordered_json& object, const LoadedModel& model) {
   object["checkpoint"] = model.source.folder.string();
   object["step"] = model.checkpoint.step;
   describe(object, *model.backend, *model.network);
+}
+
+void say_notes(Backend& backend) {
+  for (const std::string& note : backend.take_notes()) say(note);
 }
 
 std::string shape_name(const NetworkShape& shape) {

@@ -106,10 +106,12 @@ ExitCode eval_command(const Arguments& arguments) {
   if (split != "validation" && split != "test") {
     throw UsageError("--split is '" + split + "', expected validation or test");
   }
+  const DeviceOptions chosen = device.parsed_device();
   const Precision precision = device.parsed_precision();
 
-  LoadedModel model = load_model(run, device.parsed_device(), precision);
+  LoadedModel model = load_model(run, chosen, precision);
   say_which(model.source, model.checkpoint.step);
+  say_notes(*model.backend);
   const bool own_text = !options.given("--text");
   const Task task =
       own_text ? split_task(peek_checkpoint(model.source.folder), split, streams) : text_task(file, streams);

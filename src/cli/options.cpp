@@ -229,4 +229,23 @@ Precision DeviceFlags::parsed_precision() const {
   throw UsageError("--precision is '" + precision + "', expected auto, fp32, bf16, tf32 or fp16");
 }
 
+StepRange parse_profile(const std::string& text) {
+  const std::string prefix = "steps=";
+  const std::string steps = text.starts_with(prefix) ? text.substr(prefix.size()) : "";
+  const std::size_t dash = steps.find('-');
+  const std::string first = steps.substr(0, dash);
+  const std::string last = dash == std::string::npos ? first : steps.substr(dash + 1);
+  const auto number = [](const std::string& digits) {
+    std::int64_t value = 0;
+    const char* const end = digits.data() + digits.size();
+    const auto [at, error] = std::from_chars(digits.data(), end, value);
+    return error == std::errc() && at == end ? value : 0;
+  };
+  const StepRange range{number(first), number(last)};
+  if (range.first < 1 || range.last < range.first) {
+    throw UsageError("--profile is '" + text + "', expected steps=A-B with A from 1 on and B from A on");
+  }
+  return range;
+}
+
 }  // namespace charrnn

@@ -9,6 +9,7 @@
 #include "charrnn/config.h"
 #include "charrnn/error.h"
 #include "devices/registry.h"
+#include "train/run.h"
 
 // NOLINTNEXTLINE(readability-identifier-naming): CLI11's own
 namespace CLI {
@@ -93,5 +94,9 @@ void add_implementation(Options& options, std::string& implementation);
 /// @throws UsageError for one that there is not
 Implementation parse_implementation(const std::string& implementation);
 void add_threads(Options& options, int& threads);
+
+/// "steps=10-20" or "steps=10", which is 10-10.
+/// @throws UsageError for anything else
+StepRange parse_profile(const std::string& text);
 
 }  // namespace charrnn

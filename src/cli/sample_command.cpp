@@ -84,14 +84,16 @@ ExitCode sample_command(const Arguments& arguments) {
   options.json(json);
   if (!options.parse(arguments)) return ExitCode::kOk;
   check(options, settings);
+  const DeviceOptions chosen = device.parsed_device();
   const Precision precision = device.parsed_precision();
 
   if (options.given("--prime-file")) settings.prime = read_file(prime_file, kLongestPrime);
   const bool seed_given = options.given("--seed");
   settings.seed = seed_given ? static_cast<std::uint64_t>(seed) : random_seed();
 
-  LoadedModel model = load_model(run, device.parsed_device(), precision);
+  LoadedModel model = load_model(run, chosen, precision);
   say_which(model.source, model.checkpoint.step);
+  say_notes(*model.backend);
   if (!seed_given) say(fmt::format("seed: {}", settings.seed));
 
   const bool stream = settings.count == 1 && !json;

@@ -31,8 +31,9 @@ void check(const TrainOptions& train, const Options& options, const std::string&
 ExitCode train_command(const Arguments& arguments) {
   std::string config;
   std::string device;
-  std::string implementation;
+  std::string implementation = "auto";
   std::string output;
+  std::string profile;
   std::vector<std::string> overrides;
   TrainOptions train;
 
@@ -45,6 +46,8 @@ ExitCode train_command(const Arguments& arguments) {
   options.number("--minutes", train.minutes, "validate, save and end after so many minutes");
   options.whole("--steps", train.steps, "validate, save and end at this step of the run", 1,
                 std::numeric_limits<std::int64_t>::max());
+  options.text("--profile", profile, "steps=10-20: what a GPU's profiler records of the run (docs/profiling.md)",
+               "steps=A-B");
   options.text("--resume", train.resume,
                "auto (the default): go on with a run that is there; never: refuse to; or a checkpoint's folder", "R");
   options.text("--output", output, "the run's folder; the same as --set run.dir=DIR", "DIR");
@@ -52,12 +55,14 @@ ExitCode train_command(const Arguments& arguments) {
   options.flag("--json", train.json, "print the lines of metrics.jsonl on stdout instead of samples");
   if (!options.parse(arguments)) return ExitCode::kOk;
   check(train, options, config);
+  const Implementation chosen = parse_implementation(implementation);
+  if (options.given("--profile")) train.profile = parse_profile(profile);
 
   const std::filesystem::path file = find_config_aloud(config);
   train.config_name = file.string();
   train.config = read_config(file, overrides);
   if (options.given("--device")) train.config.run.device = device;
-  if (options.given("--implementation")) train.config.run.implementation = parse_implementation(implementation);
+  if (options.given("--implementation")) train.config.run.implementation = chosen;
   if (options.given("--output")) {
     if (output.empty()) throw UsageError("--output is empty, expected a folder");
     train.config.run.dir = output;

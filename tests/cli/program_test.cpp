@@ -1,5 +1,7 @@
 // The command line as a contract: help, version, exit codes, messages, and the commands that need no run.
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "cli/program.h"
 #include "support/catch.h"
@@ -7,9 +9,11 @@
 namespace charrnn {
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::contains;
 using testing::Outcome;
+using testing::slurp;
 using testing::spill;
 using testing::Workplace;
 
@@ -24,15 +28,19 @@ constexpr const char* kTiny =
 TEST_CASE("each command's help names its flags", "[cli]") {
   const auto [command, flags] = GENERATE(table<std::string, std::vector<std::string>>({
       {"train",
-       {"--config", "--set", "--device", "--threads", "--minutes", "--steps", "--resume", "--output", "--dry-run",
-        "--json"}},
+       {"--config", "--set", "--device", "--implementation", "--threads", "--minutes", "--steps", "--resume",
+        "--output", "--profile", "--dry-run", "--json"}},
       {"sample",
        {"RUN|CHECKPOINT", "--length", "--temperature", "--prime", "--prime-file", "--seed", "--top-k", "--stop",
-        "--count", "--greedy", "--device", "--threads", "--precision", "--json"}},
-      {"eval", {"RUN|CHECKPOINT", "--text", "--split", "--streams", "--device", "--threads", "--precision", "--json"}},
+        "--count", "--greedy", "--device", "--implementation", "--threads", "--precision", "--json"}},
+      {"eval",
+       {"RUN|CHECKPOINT", "--text", "--split", "--streams", "--device", "--implementation", "--threads", "--precision",
+        "--json"}},
       {"inspect", {"RUN|CHECKPOINT", "--json"}},
-      {"bench", {"--config", "--set", "--vocabulary", "--steps", "--device", "--threads", "--precision", "--json"}},
-      {"gradcheck", {"--cell", "--device"}},
+      {"bench",
+       {"--config", "--set", "--vocabulary", "--steps", "--device", "--implementation", "--threads", "--precision",
+        "--profile", "--json"}},
+      {"gradcheck", {"--cell", "--device", "--implementation"}},
       {"devices", {"--json"}},
   }));
   Workplace work;
@@ -78,6 +86,15 @@ TEST_CASE("a wrong command line exits 2, says why and where help is", "[cli]") {
       {{"train", "--config", "a.yaml", "--minutes", "nan"}, "--minutes"},
       {{"train", "--config", "a.yaml", "--steps", "0"}, "--steps"},
       {{"train", "--config", "a.yaml", "--steps", "many"}, "--steps"},
+      {{"train", "--config", "a.yaml", "--implementation", "fast"}, "--implementation is 'fast'"},
+      {{"sample", "run", "--implementation", "fast"}, "--implementation is 'fast'"},
+      {{"bench", "--config", "a.yaml", "--implementation", "fast"}, "--implementation is 'fast'"},
+      {{"train", "--config", "a.yaml", "--profile", "10-20"}, "--profile is '10-20'"},
+      {{"train", "--config", "a.yaml", "--profile", "steps=0-2"}, "--profile"},
+      {{"train", "--config", "a.yaml", "--profile", "steps=5-4"}, "--profile"},
+      {{"train", "--config", "a.yaml", "--profile", "steps=5-"}, "--profile"},
+      {{"train", "--config", "a.yaml", "--profile", "steps=1-99999999999999999999"}, "--profile"},
+      {{"bench", "--config", "a.yaml", "--profile", "steps=1-21"}, "only 20 steps"},
       {{"train", "--config", "a.yaml", "--threads", "-2"}, "--threads"},
       {{"--dry-run"}, "--config is missing"},
       {{"sample"}, "RUN|CHECKPOINT is missing"},
@@ -163,6 +180,100 @@ TEST_CASE("a device or precision that is not there exits 4, a name that is none 
   const Outcome precision = work.run({"bench", "--config", "a.yaml", "--device", "cpu", "--precision", "fp16"});
   CHECK(precision.code == 4);
   CHECK_THAT(precision.err, contains("precision") && contains("fp32"));
+}
+
+TEST_CASE("a GPU that is not there exits 4, with the reason and what to do", "[cli]") {
+  Workplace work;
+  spill(work.path("a.yaml"), kTiny);
+  work.set("FAKE_CUDA", "no driver");
+  work.set("CHARRNN_CUDA_LIBRARY", CHARRNN_FAKE_CUDA);
+  const Outcome driver = work.run({"--config", "a.yaml", "--device", "cuda"});
+  CHECK(driver.code == 4);
+  CHECK_THAT(driver.err, contains("device cuda: there is no NVIDIA driver") && contains("--device cpu"));
+  CHECK(!fs::exists(work.path("runs")));
+  CHECK(work.run({"bench", "--config", "a.yaml", "--steps", "1", "--device", "auto"}).code == 0);  // auto: on the CPU
+  work.set("CHARRNN_CUDA_LIBRARY", work.path("gone.so").string());
+  const Outcome gone = work.run({"bench", "--config", "a.yaml", "--device", "auto"});
+  CHECK(gone.code == 4);
+  CHECK_THAT(gone.err, contains("gone.so") && contains("CHARRNN_CUDA_LIBRARY"));
+}
+
+TEST_CASE("the CUDA library is found beside the program and in lib beside its folder", "[cli]") {
+  Workplace work;
+  work.set("FAKE_CUDA", "two devices");
+  fs::create_directories(work.path("bin"));
+  fs::create_directories(work.path("lib"));
+  const std::string program = work.path("bin/charrnn-gpu").string();
+  fs::copy_file(CHARRNN_PROGRAM, program);
+  const Outcome none = work.run({"devices"}, program);
+  CHECK_THAT(none.out,
+             contains("this build has no CUDA backend (libcharrnn_cuda.so was not found beside the program)"));
+  const fs::path place = work.path(GENERATE("bin/libcharrnn_cuda.so", "lib/libcharrnn_cuda.so"));
+  fs::copy_file(CHARRNN_FAKE_CUDA, place);
+  CHECK_THAT(work.run({"devices"}, program).out, contains("cuda:1") && contains("Fake GPU 1"));
+  spill(place, "not a library");
+  const Outcome broken = work.run({"devices"}, program);
+  CHECK(broken.code == 0);
+  CHECK_THAT(broken.out, contains("cannot be loaded"));
+  spill(work.path("a.yaml"), kTiny);
+  CHECK(work.run({"bench", "--config", "a.yaml", "--steps", "1", "--device", "auto"}, program).code ==
+        0);  // auto: no error
+}
+
+TEST_CASE("each GPU is listed, with its memory, and cuDNN", "[cli]") {
+  Workplace work;
+  work.set("FAKE_CUDA", "two devices");
+  work.set("CHARRNN_CUDA_LIBRARY", CHARRNN_FAKE_CUDA);
+  const Outcome table = work.run({"devices"});
+  CHECK(table.code == 0);
+  for (const char* word :
+       {"cuda:0", "absent", "too old", "cuda:1", "available", "bf16, fp32", "3.0 GiB", "cuDNN: 9.99"})
+    CHECK_THAT(table.out, contains(word));
+  const json object = json::parse(work.run({"devices", "--json"}).out);
+  CHECK(object.at("cudnn") == "9.99");
+  const json& old = object.at("devices").at(1);
+  CHECK(old.at("device") == "cuda:0");
+  CHECK(old.at("available") == false);
+  CHECK_THAT(old.at("detail").get<std::string>(), contains("too old"));
+  CHECK(object.at("devices").at(2).at("device") == "cuda:1");
+  CHECK(object.at("devices").at(2).at("memory_bytes") == std::int64_t{3} << 30U);
+}
+
+TEST_CASE("bench on a GPU reports the device's own clock, launches and memory", "[cli]") {
+  Workplace work;
+  spill(work.path("a.yaml"), kTiny);
+  work.set("CHARRNN_CUDA_LIBRARY", CHARRNN_FAKE_GPU);
+  work.set("FAKE_GPU_LOG", work.path("log").string());
+  const Outcome text = work.run({"bench", "--config", "a.yaml", "--steps", "5", "--device", "cuda"});
+  CHECK(text.code == 0);
+  for (const char* word : {"1.500 ms/step", "TFLOP/s", "2.0)", "launches/step", "42", "5.0 MiB", "fused"})
+    CHECK_THAT(text.out, contains(word));
+  CHECK_THAT(text.err, contains("fake note"));
+  const Outcome outcome = work.run({"bench", "--config", "a.yaml", "--steps", "5", "--device", "cuda", "--json",
+                                    "--implementation", "cudnn", "--profile", "steps=2-3"});
+  CHECK(outcome.code == 0);
+  const json object = json::parse(outcome.out);
+  CHECK(object.at("device_ms_per_step_median") == 1.5);
+  CHECK(object.at("launches_per_step") == 42);
+  CHECK(object.at("peak_memory_bytes") == 5 << 20);
+  CHECK(object.at("peak_gflops") == 2000);
+  CHECK(object.at("gflops").get<double>() == Approx(object.at("gflop_per_step").get<double>() / 1.5e-3));
+  CHECK(object.at("implementation") == "cudnn");
+  CHECK(object.at("threads") == 0);
+
+  std::istringstream log(slurp(work.path("log")));  // of both runs
+  std::vector<std::string> since_hold;
+  for (std::string line; std::getline(log, line);) {
+    if (line == "hold text") since_hold.clear();
+    since_hold.push_back(line);
+  }
+  CHECK(since_hold.front() == "hold text");
+  const auto on = std::find(since_hold.begin(), since_hold.end(), "profile on");
+  const auto off = std::find(since_hold.begin(), since_hold.end(), "profile off");
+  REQUIRE(on < off);
+  REQUIRE(off < since_hold.end());
+  CHECK(std::count(since_hold.begin(), on, "result") == 4);  // 3 to warm up, and the first
+  CHECK(std::vector<std::string>(on + 1, off) == std::vector<std::string>{"step 5", "step 6", "result", "result"});
 }
 
 TEST_CASE("the devices are listed, the absent ones with a reason", "[cli]") {

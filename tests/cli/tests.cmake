@@ -7,4 +7,6 @@ charrnn_test(program_test SOURCES cli/program_test.cpp cli/run_commands_test.cpp
 add_executable(charrnn_example ${PROJECT_SOURCE_DIR}/docs/example.cpp)
 target_link_libraries(charrnn_example PRIVATE charrnn_model)
 target_compile_definitions(program_test PRIVATE CHARRNN_EXAMPLE="${CMAKE_BINARY_DIR}/charrnn_example")
-add_dependencies(program_test charrnn_program charrnn_example)
+target_compile_definitions(program_test PRIVATE CHARRNN_FAKE_CUDA="$<TARGET_FILE:charrnn_fake_cuda>"
+                                                CHARRNN_FAKE_GPU="$<TARGET_FILE:charrnn_fake_gpu>")
+add_dependencies(program_test charrnn_program charrnn_example charrnn_fake_cuda charrnn_fake_gpu)
