@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "host_cuda.h"
-#include "library_support.h"
+#include "host_cuda/host_cuda.h"
+#include "host_cuda/library_support.h"
 
 struct cublasLtContext {};
 

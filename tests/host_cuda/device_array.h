@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "library_support.h"
+#include "host_cuda/library_support.h"
 
 namespace host_cuda {
 
@@ -17,7 +17,7 @@ inline void succeed(cudaError_t error) {
 
 class Stream {
  public:
-  Stream() { succeed(cudaStreamCreate(&stream_)); }
+  Stream() { succeed(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
   ~Stream() { static_cast<void>(cudaStreamDestroy(stream_)); }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;

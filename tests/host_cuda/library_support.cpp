@@ -1,9 +1,11 @@
-#include "library_support.h"
+#include "host_cuda/library_support.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <algorithm>
 #include <bit>
+#include <cstring>
 #include <map>
 #include <mutex>
 
@@ -53,8 +55,14 @@ double round_to_tf32(double value) {
 }
 
 std::uint64_t checksum(std::uint64_t seed, const void* data, std::size_t bytes) {
-  std::uint64_t sum = seed ^ 0xcbf29ce484222325U;
-  for (std::size_t i = 0; i < bytes; ++i) sum = (sum ^ static_cast<const unsigned char*>(data)[i]) * 0x100000001b3U;
+  constexpr std::uint64_t kPrime = 0x9e3779b97f4a7c15U;
+  std::uint64_t sum = seed + kPrime;
+  for (std::size_t i = 0; i < bytes; i += sizeof(std::uint64_t)) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, byte_offset(data, i), std::min(sizeof word, bytes - i));
+    sum = (sum ^ word) * kPrime;
+    sum ^= sum >> 32U;  // so that high bits reach the low ones
+  }
   return sum;
 }
 

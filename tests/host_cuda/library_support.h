@@ -20,7 +20,7 @@ double round_to_tf32(double value);
 inline const void* byte_offset(const void* base, std::size_t bytes) { return static_cast<const char*>(base) + bytes; }
 inline void* byte_offset(void* base, std::size_t bytes) { return static_cast<char*>(base) + bytes; }
 
-/// Mixes `bytes` into a checksum (FNV-1a).
+/// Mixes `bytes` into a checksum, eight at a time.
 std::uint64_t checksum(std::uint64_t seed, const void* data, std::size_t bytes);
 
 // Handles and descriptors of the libraries. A pointer is known from object_made() to object_gone().

@@ -5,9 +5,9 @@
 #include <limits>
 #include <string>
 
-#include "device_array.h"
-#include "host_cuda.h"
-#include "library_support.h"
+#include "host_cuda/device_array.h"
+#include "host_cuda/host_cuda.h"
+#include "host_cuda/library_support.h"
 #include "support/catch.h"
 
 using namespace host_cuda;
@@ -357,6 +357,11 @@ TEST_CASE_METHOD(Fresh, "types that the library does not multiply, and shapes th
   row_bias.row_major = row_bias.bias = true;
   CHECK(Plan(row_bias).find() == CUBLAS_STATUS_NOT_SUPPORTED);
   expect_report("misuse", "BIAS");
+  Plan one_of_three{Case{}};
+  const std::int32_t batch = 3;
+  ok(cublasLtMatrixLayoutSetAttribute(one_of_three.d, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch));
+  CHECK(one_of_three.find() == CUBLAS_STATUS_INVALID_VALUE);
+  expect_report("misuse", "batch counts");
   Plan swapped{Case{}};
   std::swap(swapped.a, swapped.b);
   CHECK(swapped.find() == CUBLAS_STATUS_INVALID_VALUE);
@@ -365,6 +370,25 @@ TEST_CASE_METHOD(Fresh, "types that the library does not multiply, and shapes th
   cublasLtMatmulDesc_t desc = nullptr;
   CHECK(cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_64F, CUDA_R_64F) == CUBLAS_STATUS_NOT_SUPPORTED);
   expect_report("misuse", "compute type");
+}
+
+TEST_CASE_METHOD(Fresh, "one workspace for two streams is a race, one for each is none") {
+  Case c;
+  c.workspace_bytes = 1024;
+  DeviceArray a(c.ab, noise(c.count(c.a()), 1)), b(c.ab, noise(c.count(c.b()), 2));
+  DeviceArray first_d(c.cd, c.count(c.d())), second_d(c.cd, c.count(c.d()));
+  DeviceArray first_space(Element::kFloat, 256), second_space(Element::kFloat, 256);
+  Stream first, second;
+  Plan plan(c);
+  ok(plan.find());
+  for (const DeviceArray* space : {&second_space, &first_space}) {
+    ok(plan.run(c, a.at(), b.at(), first_d.at(), first_d.at(), first, first_space.at(), 1024));
+    ok(plan.run(c, a.at(), b.at(), second_d.at(), second_d.at(), second, space->at(), 1024));
+    first.wait();
+    second.wait();
+    if (space == &first_space) expect_report("race", "workspace");
+    CHECK(take_reports().empty());
+  }
 }
 
 TEST_CASE_METHOD(Fresh, "attributes that are not modelled, wrong sizes, short leading dimensions are reported") {
