@@ -6,12 +6,12 @@
 
 #include "backend/backend.h"
 #include "charrnn/error.h"
-#include "devices/registry.h"
 #include "kernels/philox.h"
 #include "model/initialize.h"
 #include "reference/reference.h"
 #include "support/approx.h"
 #include "support/catch.h"
+#include "support/test_device.h"
 
 using namespace charrnn;
 using tests::Tolerance;
@@ -52,8 +52,8 @@ struct Setup {
 
   explicit Setup(const Case& s, bool training = true, int max_steps = 0)
       : size(s),
-        backend(open_backend({.device = "cpu", .threads = s.threads})),
-        network(backend->make_network(s.network, Precision::kFp32)),
+        backend(tests::open_test_backend(s.threads)),
+        network(backend->make_network(s.network, tests::test_precision())),
         session(network->open({s.batch, max_steps > 0 ? max_steps : s.steps, training})) {
     Rng rng(7);
     parameters.assign(network->layout().arena_size(), 0.0F);
@@ -90,7 +90,9 @@ struct Setup {
     return reference::forward_backward(network->layout(), p, window, {to_double(h), to_double(c)}, mask);
   }
 
-  Tolerance tolerance() const { return Tolerance::network(size.network, size.steps, size.batch); }
+  Tolerance tolerance() const {
+    return Tolerance::network(size.network, size.steps, size.batch, tests::test_epsilon());
+  }
 
   std::vector<float> read(Arena which) const {
     std::vector<float> all(network->layout().arena_size());

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "devices/registry.h"
 #include "support/approx.h"
 #include "support/catch.h"
 #include "support/fixtures.h"
+#include "support/test_device.h"
 
 using namespace charrnn;
 using charrnn::testing::Fixture;
@@ -27,7 +27,7 @@ struct Engine {
 
   explicit Engine(const Fixture& fixture)
       : f(fixture),
-        backend(open_backend({.device = "cpu", .threads = 2})),
+        backend(tests::open_test_backend(2)),
         network(backend->make_network(f.shape, Precision::kFp32)),
         session(network->open({f.batch, f.steps, true})) {
     network->write(Arena::kParameters, charrnn::testing::to_floats(f.parameters));
