@@ -1,4 +1,6 @@
 // The CUDA runtime's functions for devices, errors and kernels, and the library's own reset().
+#include <cuda_profiler_api.h>
+
 #include <fmt/format.h>
 
 #include <cstdio>
