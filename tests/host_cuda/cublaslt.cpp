@@ -265,10 +265,7 @@ bool overlap(const Operand& x, const Operand& y) {
   auto j = of_y.begin();
   while (i != of_x.end() && j != of_y.end()) {
     if (i->first < j->second && j->first < i->second) return true;
-    if (i->second <= j->first)
-      ++i;
-    else
-      ++j;
+    ++(i->second <= j->first ? i : j);
   }
   return false;
 }

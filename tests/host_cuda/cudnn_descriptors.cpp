@@ -298,8 +298,9 @@ cudnnStatus_t cudnnGetRNNDataDescriptor(cudnnRNNDataDescriptor_t desc, cudnnData
   give(batch, desc->batch);
   give(width, desc->width);
   if (lengths != nullptr) std::copy_n(desc->lengths.begin(), std::min(std::max(requested, 0), desc->batch), lengths);
-  if (padding_fill != nullptr)
+  if (padding_fill != nullptr) {
     std::copy(desc->padding_fill.begin(), desc->padding_fill.end(), static_cast<std::byte*>(padding_fill));
+  }
   return CUDNN_STATUS_SUCCESS;
 }
 
@@ -327,9 +328,10 @@ cudnnStatus_t cudnnSetRNNDescriptor_v8(cudnnRNNDescriptor_t desc, cudnnRNNAlgo_t
   if (direction != CUDNN_UNIDIRECTIONAL) return not_modelled(function, "a bidirectional network");
   if (input != CUDNN_LINEAR_INPUT) return not_modelled(function, "skipped input");
   if (!is_modelled(type)) return not_modelled(function, "data that are not fp32, fp16 or bf16");
-  if (projection > hidden || projection < 1)
+  if (projection > hidden || projection < 1) {
     return misuse(function, "projSize is " + std::to_string(projection) + ", expected hiddenSize, which is " +
                                 std::to_string(hidden));
+  }
   if (projection != hidden) return not_modelled(function, "a projection");
   if (precision != CUDNN_DATA_FLOAT && (precision != CUDNN_DATA_HALF || type != CUDNN_DATA_HALF)) {
     return not_supported(function, "mathPrec is not FLOAT, nor HALF with data of HALF");

@@ -2,8 +2,9 @@
 #   host_cuda         has cuBLASLt, if its header is there
 #   host_cuda_cudnn   cuDNN, as objects to link beside it, so that a program may also be run without cuDNN. Its
 #                     functions are exported: the backend looks them up by name
+target_sources(host_cuda PRIVATE library_support.cpp)
 if(EXISTS ${CHARRNN_CUDA_INCLUDE}/cublasLt.h)
-  target_sources(host_cuda PRIVATE cublaslt.cpp library_support.cpp)
+  target_sources(host_cuda PRIVATE cublaslt.cpp)
   if(COMMAND charrnn_test)
     charrnn_test(host_cuda_cublaslt_test SOURCES test_cublaslt.cpp USES host_cuda)
   endif()
