@@ -43,6 +43,7 @@ class Workplace {
   Workplace() {
     fs::create_directory(root_ / "work");
     set("CHARRNN_CONFIGS", "");
+    set("CHARRNN_CUDA_LIBRARY", "");
     set("CHARRNN_DATA", (root_ / "data").string());
     set("NO_COLOR", "");
     set("CLICOLOR_FORCE", "");

@@ -156,6 +156,8 @@ TEST_CASE("a run may go on with another implementation, which is told", "[train]
   run(options, first, 3);
   CHECK(load_checkpoint(fs::canonical(folder / "run/latest"), LoadState::kYes).state->machine ==
         "Fake GPU, fp32, fused");
+  CHECK(std::find(first.opening.begin(), first.opening.end(),
+                  std::pair<std::string, std::string>("implementation", "fused")) != first.opening.end());
   options.config.run.implementation = Implementation::kCudnn;
   run(options, second, 5);
   CHECK(second.steps.size() == 2);

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "charrnn/checkpoint.h"
@@ -26,11 +27,13 @@ namespace fs = std::filesystem;
 struct Recorder : RunObserver {
   std::vector<StepRecord> steps;
   std::vector<std::string> notes, warnings, samples;
+  std::vector<std::pair<std::string, std::string>> opening;
   std::vector<double> validations;
   RunSummary summary;
   std::function<void(const StepRecord&)> on_step;
   int signal_after_step = 0, signal = 0;
 
+  void settings(const std::vector<std::pair<std::string, std::string>>& rows) override { opening = rows; }
   void note(const std::string& s) override { notes.push_back(s); }
   void warning(const std::string& s) override { warnings.push_back(s); }
   void step_done(const StepRecord& r) override {
