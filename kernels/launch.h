@@ -7,7 +7,14 @@
 #include <cstdint>
 
 #if defined(CHARRNN_HOST_CUDA)
-#include "host_cuda/launch.h"  // host_cuda::launch
+#include "host_cuda/launch.h"  // host_cuda::launch; prelude.h there has the twins of the macros below
+#else
+/// Dynamic shared memory as a pointer: CHARRNN_DYNAMIC_SHARED(float, tile); aligned to 16 bytes.
+#define CHARRNN_DYNAMIC_SHARED(type, name)                      \
+  extern __shared__ __align__(16) unsigned char name##_bytes[]; \
+  type* const name = reinterpret_cast<type*>(name##_bytes)
+/// Stands before a call of Thrust with device pointers: on a CPU it is the host that then touches device memory.
+#define CHARRNN_THRUST_TOUCHES_DEVICE
 #endif
 
 namespace charrnn::cuda {

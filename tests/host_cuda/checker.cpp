@@ -52,7 +52,11 @@ class Rules {
   }
 
   void apply(Cell& cell) {
-    if (shared_ && cell.writer.moment < running.block) cell = {};  // another block's, or another kernel's
+    if (shared_) {  // what another block, or another kernel, did there is nothing to this one
+      for (Mark* mark : {&cell.writer, &cell.readers[0], &cell.readers[1]}) {
+        if (mark->moment < running.block) *mark = {};
+      }
+    }
     if (touch_ == Touch::kRead) {
       read(cell);
     } else {
@@ -104,9 +108,9 @@ class Rules {
   void read(Cell& cell) {
     if (cell.writer.moment == 0) {
       if (found == nullptr) found = "uninitialised";
-      return;
+    } else if (!before(cell.writer)) {
+      race(cell.writer, true);
     }
-    if (!before(cell.writer)) race(cell.writer, true);
     for (Mark& reader : cell.readers) {
       if (reader.moment == 0 || before(reader)) {
         reader = me_;
@@ -372,6 +376,8 @@ Clock& host_clock() { return state().host; }
 void host_advances() { state().host.see(kHost, timeline().advance(kHost)); }
 
 void reset_checker() {
+  madvise(state().dynamic_shared, (1U << 20U) * sizeof(Cell), MADV_DONTNEED);
+  forget_static_shared();
   state().host = {};
   host_advances();
 }

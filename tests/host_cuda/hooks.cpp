@@ -6,7 +6,8 @@
 #include <cstring>
 
 #include "host_cuda/checker.h"
-#include "host_cuda/memory.h"
+#include "host_cuda/grid.h"
+#include "host_cuda/report.h"
 
 using host_cuda::Mode;
 using host_cuda::mode;
@@ -117,30 +118,35 @@ std::string place(const SourceLocation& location) {
   return fmt::format("{}:{}", slash == nullptr ? location.file : slash + 1, location.line);
 }
 
-std::string actor() { return mode == Mode::kThread ? host_cuda::running.name : "the host"; }
+std::string actor(Mode who) { return who == Mode::kThread ? host_cuda::running.name : "the host"; }
 
 }  // namespace
 
 extern "C" {
 
 void __ubsan_handle_type_mismatch_v1(TypeMismatch* data, void* pointer) {
-  if (mode == Mode::kLibrary) return;
+  const Mode who = mode;
+  if (who == Mode::kLibrary) return;
   const std::size_t alignment = std::size_t{1} << data->log_alignment;
   if (pointer == nullptr || reinterpret_cast<std::uintptr_t>(pointer) % alignment == 0) return;
   const host_cuda::ModeScope library(Mode::kLibrary);
-  host_cuda::report("misaligned", fmt::format("{}: {}: {} is no multiple of {} bytes", place(data->location), actor(),
-                                              pointer, alignment));
+  host_cuda::report("misaligned", fmt::format("{}: {}: {} is no multiple of {} bytes", place(data->location),
+                                              actor(who), pointer, alignment));
+  if (who != Mode::kThread) return;
+  // The processor would fault at an aligned vector load; so does a GPU.
+  if (host_cuda::settings().sticky) host_cuda::break_device(cudaErrorMisalignedAddress);
+  host_cuda::abandon_kernel();
 }
 void __ubsan_handle_type_mismatch_v1_abort(TypeMismatch* data, void* pointer) {
   __ubsan_handle_type_mismatch_v1(data, pointer);
 }
 
 void __ubsan_handle_out_of_bounds(OutOfBounds* data, std::uintptr_t index) {
-  if (mode == Mode::kLibrary) return;
-  const std::string who = actor();
+  const Mode who = mode;
+  if (who == Mode::kLibrary) return;
   const host_cuda::ModeScope library(Mode::kLibrary);
-  host_cuda::report("out of bounds", fmt::format("{}: {}: index {} is outside of the array", place(data->location), who,
-                                                 static_cast<std::intptr_t>(index)));
+  host_cuda::report("out of bounds", fmt::format("{}: {}: index {} is outside of the array", place(data->location),
+                                                 actor(who), static_cast<std::intptr_t>(index)));
 }
 void __ubsan_handle_out_of_bounds_abort(OutOfBounds* data, std::uintptr_t index) {
   __ubsan_handle_out_of_bounds(data, index);

@@ -1,6 +1,7 @@
 #include "host_cuda/modules.h"
 
 #include <link.h>
+#include <sys/mman.h>
 
 #include <map>
 #include <vector>
@@ -76,6 +77,12 @@ Cell* static_shared(const void* address) {
   if (cells != nullptr) return cells;
   look_again();
   return known_cells(address);
+}
+
+void forget_static_shared() {
+  for (const auto& [begin, one] : modules().known) {
+    madvise(one.cells, one.range.bytes * sizeof(Cell), MADV_DONTNEED);
+  }
 }
 
 bool read_only(const void* address) { return dl_iterate_phdr(is_read_only, const_cast<void*>(address)) != 0; }

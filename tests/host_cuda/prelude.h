@@ -20,15 +20,19 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-// Read-only tables with an initialiser alone: what the host would copy there later has no place to go.
-#define __constant__ const
+// Constant memory is a const table with an initialiser here; one that the host would fill is reported when it is read.
+#define __constant__
 // One block runs at a time, and all of its threads on one thread of the system: storage of that thread is theirs to
 // share, and lies apart from other variables, so that the checker can tell the two.
 #define __shared__ static thread_local
 // Dynamic shared memory as a pointer; kernels/launch.h has the twin for nvcc.
 #define CHARRNN_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(host_cuda::dynamic_shared())
 
+// Thrust's algorithms run on the host here, on device memory: until the end of the scope that may be.
+#define CHARRNN_THRUST_TOUCHES_DEVICE const host_cuda::ActsAsDevice acts_as_device
+
 #include "host_cuda/device_functions.h"
+#include "host_cuda/host_cuda.h"
 
 #define threadIdx (host_cuda::thread_index())
 #define blockIdx (host_cuda::block_index())

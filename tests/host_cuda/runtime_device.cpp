@@ -210,6 +210,7 @@ cudaError_t cudaPeekAtLastError() {
   X(ErrorIllegalState, "the operation cannot be performed in the present state")                                \
   X(ErrorNotReady, "device not ready")                                                                          \
   X(ErrorIllegalAddress, "an illegal memory access was encountered")                                            \
+  X(ErrorMisalignedAddress, "misaligned address")                                                               \
   X(ErrorLaunchOutOfResources, "too many resources requested for launch")                                       \
   X(ErrorLaunchFailure, "unspecified launch failure")                                                           \
   X(ErrorNotSupported, "operation not supported")                                                               \
