@@ -87,25 +87,30 @@ DeviceBuffer<Run> upload(const std::vector<Run>& table, const Stream& stream) {
   return device;
 }
 
+LayerOnGpu layer_of(const CudaNetwork& network, int layer, int lanes) {
+  const NetworkShape& shape = network.shape();
+  const Device& device = network.device();
+  return {shape.cell, network.format().element, inputs_of(shape, layer), shape.hidden,
+          lanes,      device.compute_major,     device.compute_minor,    device.multiprocessors};
+}
+
 }  // namespace
 
-bool persistent_suits(const CudaNetwork& network, int layer, int lanes) {
-  const Device& device = network.device();
-  const int hidden = network.shape().hidden, inputs = inputs_of(network.shape(), layer);
-  if (network.format().element != Element::kF16) return false;
-  if (device.compute_major < 8 || device.multiprocessors < 98) return false;
-  if (device.compute_major == 8 && device.compute_minor == 6) return false;
+bool persistent_suits(const LayerOnGpu& layer) {
+  if (layer.element != Element::kF16) return false;
+  if (layer.compute_major < 8 || layer.multiprocessors < 98) return false;
+  if (layer.compute_major == 8 && layer.compute_minor == 6) return false;
   // Of the multiples of 128 there are kernels for these. 128 itself has one for forward alone.
   constexpr int kHidden[] = {256, 512, 768, 896, 1024};
-  if (std::find(std::begin(kHidden), std::end(kHidden), hidden) == std::end(kHidden) || inputs % 128 != 0) return false;
-  if (lanes % 8 != 0 || lanes > 128) return false;
-  switch (network.shape().cell) {
+  if (std::find(std::begin(kHidden), std::end(kHidden), layer.hidden) == std::end(kHidden)) return false;
+  if (layer.inputs % 128 != 0 || layer.lanes % 8 != 0 || layer.lanes > 128) return false;
+  switch (layer.cell) {
     case Cell::kLstm: return true;
     case Cell::kGru: return false;
     case Cell::kRnnTanh:
     case Cell::kRnnRelu: break;
   }
-  return lanes < 96 || hidden < 896;
+  return layer.lanes < 96 || layer.hidden < 896;
 }
 
 bool cudnn_can(const CudaNetwork& network, std::string* why) {
@@ -126,7 +131,7 @@ bool cudnn_can(const CudaNetwork& network, std::string* why) {
 int cudnn_lanes(const CudaNetwork& network, int batch) {
   const int padded = (batch + 7) / 8 * 8;
   for (int l = 0; l < network.shape().layers; ++l) {
-    if (persistent_suits(network, l, padded)) return padded;
+    if (persistent_suits(layer_of(network, l, padded))) return padded;
   }
   return batch;
 }
@@ -180,7 +185,7 @@ void CudnnRecurrence::describe_layer(int l) {
   Layer& to = layer(l);
   to.inputs = inputs_of(network_.shape(), l);
   to.rnn = make_cudnn<CudnnRnn>(cudnn_.cudnnCreateRNNDescriptor, "cudnnCreateRNNDescriptor");
-  if (persistent_suits(network_, l, shape_.lanes)) {
+  if (persistent_suits(layer_of(network_, l, shape_.lanes))) {
     try {
       return describe(to, CUDNN_RNN_ALGO_PERSIST_STATIC);
     } catch (const DeviceError& e) {

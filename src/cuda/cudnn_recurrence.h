@@ -12,9 +12,16 @@
 
 namespace charrnn::cuda {
 
-/// Whether cuDNN's persistent kernels are worth asking for in this layer. They hold the recurrent weights on the chip
-/// over all T steps. The answer is PyTorch's (aten/src/ATen/native/cudnn/RNN.cpp), which was measured.
-bool persistent_suits(const CudaNetwork& network, int layer, int lanes);
+/// A layer, and the GPU for it.
+struct LayerOnGpu {
+  Cell cell = Cell::kLstm;
+  Element element = Element::kF32;
+  int inputs = 0, hidden = 0, lanes = 0;  // D, H
+  int compute_major = 0, compute_minor = 0, multiprocessors = 0;
+};
+/// Whether cuDNN's persistent kernels are worth asking for. They hold the recurrent weights on the chip over all T
+/// steps. The answer is PyTorch's (aten/src/ATen/native/cudnn/RNN.cpp), which was measured.
+bool persistent_suits(const LayerOnGpu& layer);
 
 class CudnnRecurrence final : public Recurrence {
  public:

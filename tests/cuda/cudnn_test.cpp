@@ -154,11 +154,14 @@ class Bench {
     new_parameters();
     h_.put(noise(h_.count(), 1));
     c_.put(noise(c_.count(), 1));
+    first_call_ = host_cuda::calls();
     recurrence_ = make_cudnn_recurrence(network_, {s.lanes, s.max_steps, training});
   }
 
   CudaNetwork& network() { return network_; }
   Recurrence& recurrence() { return *recurrence_; }
+  /// How many calls of CUDA came before those of the recurrence.
+  std::int64_t first_call() const { return first_call_; }
 
   Doubles noise(std::size_t count, double size) {
     std::uniform_real_distribution<double> draw(-size, size);
@@ -300,6 +303,7 @@ class Bench {
   std::vector<float> parameters_;
   Values vectors_, h_, c_, dy_;
   std::unique_ptr<Recurrence> recurrence_;
+  std::int64_t first_call_ = 0;
 };
 
 void check_no_reports() {
@@ -309,9 +313,9 @@ void check_no_reports() {
 const Cell kCells[] = {Cell::kLstm, Cell::kGru, Cell::kRnnTanh, Cell::kRnnRelu};
 
 TEST_CASE("cuDNN computes each layer as the reference does, forward and backward, over windows of any length") {
-  host_cuda::reset({});
+  host_cuda::reset(host_cuda::settings_from_environment());
   const Cell cell = GENERATE(from_range(std::begin(kCells), std::end(kCells)));
-  const Precision precision = GENERATE(Precision::kFp32, Precision::kFp16, Precision::kBf16);
+  const Precision precision = GENERATE(Precision::kFp32, Precision::kTf32, Precision::kFp16, Precision::kBf16);
   CAPTURE(cell, precision);
   {
     Setting setting;
@@ -330,7 +334,7 @@ TEST_CASE("cuDNN computes each layer as the reference does, forward and backward
 }
 
 TEST_CASE("cuDNN reads the weights that were written last") {
-  host_cuda::reset({});
+  host_cuda::reset(host_cuda::settings_from_environment());
   Bench bench({.cell = Cell::kGru});
   for (int round = 0; round < 2; ++round) {
     bench.new_inputs(2);
@@ -342,7 +346,7 @@ TEST_CASE("cuDNN reads the weights that were written last") {
 }
 
 TEST_CASE("cuDNN's layers without padding, and a vocabulary of eights, are packed whole") {
-  host_cuda::reset({});
+  host_cuda::reset(host_cuda::settings_from_environment());
   Bench bench({.layers = 1, .hidden = 5, .vocabulary = 16, .lanes = 1});
   bench.new_inputs(2);
   bench.run(2, true);
@@ -351,7 +355,7 @@ TEST_CASE("cuDNN's layers without padding, and a vocabulary of eights, are packe
 }
 
 TEST_CASE("a recurrence of cuDNN that was not made for training runs forward") {
-  host_cuda::reset({});
+  host_cuda::reset(host_cuda::settings_from_environment());
   Bench bench({.precision = Precision::kBf16}, false);
   bench.new_inputs(4);
   bench.run(4, false);
@@ -360,7 +364,7 @@ TEST_CASE("a recurrence of cuDNN that was not made for training runs forward") {
 }
 
 TEST_CASE("a captured step of cuDNN gives the same when it is replayed") {
-  host_cuda::reset({});
+  host_cuda::reset(host_cuda::settings_from_environment());
   Bench bench({.precision = Precision::kFp16});
   bench.new_inputs(3);
   bench.run(3, true);
@@ -382,88 +386,85 @@ TEST_CASE("a captured step of cuDNN gives the same when it is replayed") {
 }
 
 TEST_CASE("cuDNN's persistent kernels are asked for where PyTorch would") {
-  host_cuda::reset({});
-  const Setting headline{.precision = Precision::kFp16, .hidden = 512, .vocabulary = 96};
-  const auto suits = [](const Setting& s, int layer, int lanes) {
-    return persistent_suits(make_network(s), layer, lanes);
+  const LayerOnGpu layer{.element = Element::kF16,
+                         .inputs = 512,
+                         .hidden = 512,
+                         .lanes = 104,
+                         .compute_major = 9,
+                         .compute_minor = 0,
+                         .multiprocessors = 132};
+  const auto suits = [&](const auto& change) {
+    LayerOnGpu changed = layer;
+    change(changed);
+    return persistent_suits(changed);
   };
-  CHECK(suits(headline, 1, 104));
-  CHECK_FALSE(suits(headline, 0, 104));  // the vectors are 96 long
-  CHECK_FALSE(suits(headline, 1, 100));
-  CHECK_FALSE(suits(headline, 1, 136));
-  Setting other = headline;
-  other.precision = Precision::kBf16;
-  CHECK_FALSE(suits(other, 1, 104));
-  other = headline;
-  other.cell = Cell::kGru;
-  CHECK_FALSE(suits(other, 1, 104));
-  other = headline;
-  other.hidden = 640;
-  CHECK_FALSE(suits(other, 1, 104));
-  other = headline;
-  other.multiprocessors = 97;
-  CHECK_FALSE(suits(other, 1, 104));
-  other = headline;
-  other.compute_major = 8;
-  CHECK(suits(other, 1, 104));
-  other.compute_minor = 6;
-  CHECK_FALSE(suits(other, 1, 104));
-  other = headline;
-  other.cell = Cell::kRnnTanh;
-  other.hidden = 1024;
-  CHECK(suits(other, 1, 88));
-  CHECK_FALSE(suits(other, 1, 96));
+  CHECK(persistent_suits(layer));
+  CHECK_FALSE(suits([](LayerOnGpu& l) { l.inputs = 96; }));
+  CHECK_FALSE(suits([](LayerOnGpu& l) { l.lanes = 100; }));
+  CHECK_FALSE(suits([](LayerOnGpu& l) { l.lanes = 136; }));
+  CHECK_FALSE(suits([](LayerOnGpu& l) { l.element = Element::kBf16; }));
+  CHECK_FALSE(suits([](LayerOnGpu& l) { l.cell = Cell::kGru; }));
+  CHECK_FALSE(suits([](LayerOnGpu& l) { l.hidden = 640; }));
+  CHECK_FALSE(suits([](LayerOnGpu& l) { l.multiprocessors = 97; }));
+  CHECK_FALSE(suits([](LayerOnGpu& l) { l.compute_major = 7; }));
+  CHECK(suits([](LayerOnGpu& l) { l.compute_major = 8; }));
+  CHECK_FALSE(suits([](LayerOnGpu& l) { l.compute_major = 8, l.compute_minor = 6; }));
+  CHECK(suits([](LayerOnGpu& l) { l.cell = Cell::kRnnTanh, l.hidden = 1024, l.lanes = 88; }));
+  CHECK_FALSE(suits([](LayerOnGpu& l) { l.cell = Cell::kRnnTanh, l.hidden = 1024, l.lanes = 96; }));
 }
 
 TEST_CASE("lanes are padded for cuDNN where that buys its persistent kernels") {
-  host_cuda::reset({});
-  Setting s{.precision = Precision::kFp16, .hidden = 512, .vocabulary = 96};
-  CHECK(cudnn_lanes(make_network(s), 100) == 104);
-  CHECK(cudnn_lanes(make_network(s), 104) == 104);
-  CHECK(cudnn_lanes(make_network(s), 130) == 130);
-  s.layers = 1;
+  host_cuda::reset(host_cuda::settings_from_environment());
+  Setting s{.cell = Cell::kRnnTanh, .precision = Precision::kFp16, .hidden = 256, .vocabulary = 96};
+  {
+    const CudaNetwork network = make_network(s);
+    CHECK(cudnn_lanes(network, 100) == 104);
+    CHECK(cudnn_lanes(network, 104) == 104);
+    CHECK(cudnn_lanes(network, 130) == 130);
+  }
+  s.layers = 1;  // which reads vectors of 96
   CHECK(cudnn_lanes(make_network(s), 100) == 100);
-  s.layers = 2;
+  s.vocabulary = 121;  // of 128
+  CHECK(cudnn_lanes(make_network(s), 100) == 104);
   s.precision = Precision::kBf16;
   CHECK(cudnn_lanes(make_network(s), 100) == 100);
 }
 
-TEST_CASE("each call of cuDNN that fails is named, or the standard kernels stand in for the persistent ones") {
-  const Setting setting{.precision = Precision::kFp16, .hidden = 256, .vocabulary = 5, .lanes = 8, .max_steps = 1};
-  host_cuda::reset({});
-  std::int64_t first = 0, last = 0;
-  {
-    CudaNetwork network = make_network(setting);
-    first = host_cuda::calls() + 1;
-    make_cudnn_recurrence(network, {setting.lanes, setting.max_steps, true});
-    last = host_cuda::calls();
-    CHECK(network.device().notes.empty());
-  }
+TEST_CASE("each call that fails is named, or the standard kernels stand in for the persistent ones") {
+  const Setting setting{.cell = Cell::kRnnTanh,
+                        .precision = Precision::kFp16,
+                        .layers = 1,
+                        .hidden = 256,
+                        .vocabulary = 123,
+                        .lanes = 8,
+                        .max_steps = 2};
+  host_cuda::Settings settings = host_cuda::settings_from_environment();
+  std::int64_t next = 0;  // the call to fail; 0 at first: none
   int notes = 0, errors = 0;
-  for (std::int64_t call = first; call <= last; ++call) {
-    host_cuda::Settings settings;
-    settings.fail_at = call;
+  for (bool done = false; !done; ++next) {
+    settings.fail_at = next;
     host_cuda::reset(settings);
-    {
-      CudaNetwork network = make_network(setting);
-      try {
-        make_cudnn_recurrence(network, {setting.lanes, setting.max_steps, true});
-        const std::vector<std::string>& said = network.device().notes;
-        if (!said.empty()) ++notes;
-        for (const std::string& note : said) {
-          CHECK(note.find("layer 2 takes cuDNN's standard kernels, for it refused the persistent ones") == 0);
-        }
-      } catch (const DeviceError& e) {
-        ++errors;
-        CAPTURE(call, e.what());
-        CHECK(std::string(e.what()).find("cud") == 0);
+    try {
+      Bench bench(setting);
+      bench.new_inputs(2);
+      bench.run(2, true);
+      done = next > host_cuda::calls();
+      if (next == 0) next = bench.first_call();
+      if (!done) bench.check_layers(2, true);
+      for (const std::string& note : bench.network().device().notes) {
+        ++notes;
+        CHECK(note.find("layer 1 takes cuDNN's standard kernels, for it refused the persistent ones: cudnn") == 0);
       }
+    } catch (const DeviceError& e) {
+      ++errors;
+      CAPTURE(next, e.what());
+      CHECK(std::string(e.what()).find("cud") == 0);
     }
-    static_cast<void>(host_cuda::take_reports());
+    check_no_reports();
     CHECK(host_cuda::leaks().empty());
   }
-  CHECK(notes >= 2);  // the descriptor, and the question for memory
-  CHECK(errors > 10);
+  CHECK(notes >= 3);  // the descriptor, and the questions for memory
+  CHECK(errors > 20);
 }
 
 TEST_CASE("cuDNN that is missing, old or incomplete is told in a sentence") {
@@ -486,7 +487,7 @@ TEST_CASE("cuDNN that is missing, old or incomplete is told in a sentence") {
 }
 
 TEST_CASE("cuDNN is refused bf16 on a GPU without it, in a sentence") {
-  host_cuda::reset({});
+  host_cuda::reset(host_cuda::settings_from_environment());
   std::string why;
   CHECK(cudnn_can(make_network({}), &why));
   CHECK_FALSE(cudnn_can(make_network({.precision = Precision::kBf16, .compute_major = 7, .compute_minor = 5}), &why));
