@@ -2,7 +2,7 @@
 #include "charrnn/error.h"
 
 namespace {
-struct Hidden : charrnn::DeviceError {   // a type of the library's own, which the program knows by its base
+struct Hidden : charrnn::DeviceError {  // a type of the library's own, which the program knows by its base
   Hidden() : DeviceError("hidden") {}
 };
 }  // namespace
