@@ -31,7 +31,10 @@ struct State {
   Clock host;
   int acting_as_device = 0;
 
-  State() { host.see(kHost, timeline().advance(kHost)); }
+  State() {
+    checking = settings().check;
+    host.see(kHost, timeline().advance(kHost));
+  }
 };
 
 State& state() {
@@ -196,11 +199,12 @@ std::string actor() {
 /// What the access was, for a report: "k: thread 3 reads 4 bytes at ...".
 std::string sentence(Touch touch, const void* at, std::size_t bytes) {
   std::string text = fmt::format("{} {} {} bytes", actor(), verb(touch), bytes);
+  if (running.dynamic_shared.holds(at)) {
+    const auto offset = static_cast<const char*>(at) - running.dynamic_shared.begin;
+    return text + fmt::format(" at {} of dynamic shared memory", offset);
+  }
   if (!Memory::in_window(at)) {
-    return running.dynamic_shared.holds(at)
-               ? text + fmt::format(" at {} in dynamic shared memory",
-                                    static_cast<const char*>(at) - running.dynamic_shared.begin)
-               : text + fmt::format(" at {}", at);
+    return text + fmt::format("{} at {}", static_shared(at) != nullptr ? " of static shared memory" : "", at);
   }
   const Allocation* allocation = memory().find(at);
   if (allocation == nullptr) return text + " of device addresses that nobody allocated";
@@ -324,10 +328,10 @@ void thread_access(const void* at, std::size_t bytes, Touch touch, const void* i
 void on_access(const void* at, std::size_t bytes, Touch touch, const void* instruction) {
   const Mode who = mode;
   if (who == Mode::kHost) {
-    if (!Memory::in_window(at) || !settings().check) return;
+    if (!Memory::in_window(at) || !checking) return;
     const ModeScope library(Mode::kLibrary);
     host_access(at, bytes, touch, instruction);
-  } else if (who == Mode::kThread && settings().check) {
+  } else if (who == Mode::kThread && checking) {
     const ModeScope library(Mode::kLibrary);
     thread_access(at, bytes, touch, instruction);
   }
@@ -341,7 +345,7 @@ bool touch(const void* at, std::size_t bytes, Access access, const char* what) {
     return false;
   }
   const Touch kind = access == Access::kRead ? Touch::kRead : Touch::kWrite;
-  if (!settings().check) return in_allocation(at, bytes);
+  if (!checking) return in_allocation(at, bytes);
   return check_window(at, bytes, kind, nullptr, what);
 }
 
@@ -376,6 +380,7 @@ Clock& host_clock() { return state().host; }
 void host_advances() { state().host.see(kHost, timeline().advance(kHost)); }
 
 void reset_checker() {
+  checking = settings().check;
   madvise(state().dynamic_shared, (1U << 20U) * sizeof(Cell), MADV_DONTNEED);
   forget_static_shared();
   state().host = {};

@@ -10,6 +10,9 @@
 
 namespace host_cuda {
 
+/// Settings::check, at hand.
+inline bool checking = true;
+
 /// Who runs on this thread of the system. Loads and stores of kThread and kHost are checked; kWork, an operation that
 /// is no kernel, names what it touches itself.
 enum class Mode : std::uint8_t { kHost, kThread, kWork, kLibrary };

@@ -32,6 +32,7 @@ class Fibre {
  private:
   void (*entry_)() = nullptr;
   char* stack_ = nullptr;
+  std::size_t shift_ = 0;  // bytes left free at the top
 #if defined(__x86_64__)
   void* top_ = nullptr;  // where the stack stood when it was left
 #else

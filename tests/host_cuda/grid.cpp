@@ -24,7 +24,7 @@ constexpr unsigned kMostThreads = 1024;
 struct Place {
   const char* file = "";
   int line = 0;
-  bool operator==(const Place& o) const { return line == o.line && std::strcmp(file, o.file) == 0; }
+  bool operator==(const Place& o) const { return line == o.line && (file == o.file || std::strcmp(file, o.file) == 0); }
 };
 
 std::string text(const Place& place) {
@@ -99,6 +99,7 @@ class Block {
   Fibre main_;
   const Launch* launch_ = nullptr;
   unsigned count_ = 0, started_ = 0, current_ = 0, ended_ = 0, waiting_ = 0;
+  unsigned first_waiting_ = 0;  // at the barrier, if any is
   std::array<unsigned, kMostThreads> order_{};
   BarrierVote vote_ = BarrierVote::kNone;
   int votes_ = 0;  // threads with a true predicate
@@ -276,16 +277,11 @@ void Block::ended() {
 
 int Block::barrier(BarrierVote vote, int predicate, Place place) {
   Thread& self = current();
-  if (waiting_ > 0) {
-    // Any waiting thread tells where the others are.
-    for (unsigned i = 0; i < count_; ++i) {
-      if (threads_[i].state != State::kAtBarrier) continue;
-      if (!(threads_[i].place == place)) {
-        report("barrier", fmt::format("{}: thread {} is at the barrier in {} while thread {} is at the one in {}",
-                                      running.name, current_, text(place), i, text(threads_[i].place)));
-      }
-      break;
-    }
+  if (waiting_ == 0) {
+    first_waiting_ = current_;
+  } else if (const Thread& first = threads_[first_waiting_]; !(first.place == place)) {
+    report("barrier", fmt::format("{}: thread {} is at the barrier in {} while thread {} is at the one in {}",
+                                  running.name, current_, text(place), first_waiting_, text(first.place)));
   }
   self.place = place;
   self.state = State::kAtBarrier;

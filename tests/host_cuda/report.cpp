@@ -127,6 +127,9 @@ Settings settings_from_environment() {
   int check = 1;
   number("HOST_CUDA_CHECK", check);
   result.check = check != 0;
+  int sticky = 0;
+  number("HOST_CUDA_STICKY", sticky);
+  result.sticky = sticky != 0;
   if (const char* text = std::getenv("HOST_CUDA_COMPUTE"); text != nullptr) {
     std::sscanf(text, "%d.%d", &result.compute_major, &result.compute_minor);
   }
