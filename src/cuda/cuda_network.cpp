@@ -64,6 +64,7 @@ CudaNetwork::CudaNetwork(const NetworkShape& shape, Precision precision, std::sh
   if (format_.element != Element::kF32) {
     copy_ = DeviceBuffer<std::byte>(layout_.arena_size() * size_of(format_.element), "the weights in 16 bits");
   }
+  decision_.zero(stream());  // its padding is copied with it
   set_update_state({.loss_scale = format_.precision == Precision::kFp16 ? kFirstLossScale : 1.0F});
 }
 

@@ -114,6 +114,7 @@ CudaSession::CudaSession(CudaNetwork& network, const SessionShape& shape)
   window_ = {ids_.data(), targets_.data(), weights_.data(), reset_.data(), loss_scale_.data()};
   for (Arrival& a : arrivals_) {
     a.host = PinnedBuffer<std::byte>(arrival_layout(shape).bytes(), "windows");
+    std::fill_n(a.host.data(), a.host.size(), std::byte{0});  // all of it is copied, of short windows too
     a.device = DeviceBuffer<std::byte>(arrival_layout(shape).bytes(), "windows");
   }
   if (shape.training || recurrence_->wants_one_hot()) {

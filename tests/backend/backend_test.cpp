@@ -108,6 +108,21 @@ struct Setup {
   }
 };
 
+double norm(const std::vector<double>& x) {
+  double sum = 0;
+  for (const double v : x) sum += v * v;
+  return std::sqrt(sum);
+}
+
+/// A relu whose pre-activation lies within its rounding of 0 lets through all of its gradient or nothing, so that in 16
+/// bits single elements are off by their whole size while the tensor as such is right: its difference stays below a
+/// quarter of its norm. A swapped axis or gate gives about sqrt(2).
+void check_as_a_whole(const std::vector<float>& actual, const std::vector<double>& expected) {
+  std::vector<double> difference(expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) difference[i] = static_cast<double>(actual[i]) - expected[i];
+  CHECK(norm(difference) <= 0.25 * norm(expected));
+}
+
 /// Tensor by tensor, so that a small gradient is held to its own size.
 void check_gradients(const Setup& setup, const std::vector<double>& expected) {
   const std::vector<float> actual = setup.read(Arena::kGradients);
@@ -117,7 +132,11 @@ void check_gradients(const Setup& setup, const std::vector<double>& expected) {
                end = static_cast<std::ptrdiff_t>(tensor.offset + tensor.count());
     const std::vector<float> a(actual.begin() + at, actual.begin() + end);
     const std::vector<double> e(expected.begin() + at, expected.begin() + end);
-    CHECK_ALL_CLOSE(a, e, setup.tolerance());
+    if (setup.size.network.cell == Cell::kRnnRelu && tests::test_precision() != Precision::kFp32) {
+      check_as_a_whole(a, e);
+    } else {
+      CHECK_ALL_CLOSE(a, e, setup.tolerance());
+    }
   }
 }
 
@@ -410,5 +429,5 @@ TEST_CASE("wrong sizes are refused by name, and nothing happens", "[backend]") {
   bad.reset = bad.reset.subspan(1);
   refused(bad);
   CHECK_THROWS_AS(s.session->next_result(), ShapeError);
-  CHECK_THROWS_AS(s.backend->make_network(s.size.network, Precision::kBf16), DeviceError);
+  if (tests::on_cpu()) CHECK_THROWS_AS(s.backend->make_network(s.size.network, Precision::kBf16), DeviceError);
 }
