@@ -14,7 +14,6 @@
 
 namespace host_cuda {
 
-thread_local Mode mode [[gnu::tls_model("initial-exec")]] = Mode::kHost;
 Running running;
 
 namespace {
@@ -276,7 +275,6 @@ class AsHost {
 };
 
 void host_access(const void* at, std::size_t bytes, Touch touch, const void* instruction) {
-  const std::lock_guard held(lock());
   const AsHost host;
   const Allocation* allocation = memory().find(at);
   if (allocation != nullptr && allocation->kind == MemoryKind::kDevice && state().acting_as_device == 0) {
@@ -326,9 +324,10 @@ void thread_access(const void* at, std::size_t bytes, Touch touch, const void* i
 }  // namespace
 
 void on_access(const void* at, std::size_t bytes, Touch touch, const void* instruction) {
-  const Mode who = mode;
+  const Mode who = current_mode();
   if (who == Mode::kHost) {
     if (!Memory::in_window(at) || !checking) return;
+    const std::lock_guard held(lock());
     const ModeScope library(Mode::kLibrary);
     host_access(at, bytes, touch, instruction);
   } else if (who == Mode::kThread && checking) {

@@ -1,6 +1,7 @@
 // What a load, a store or an atomic access is held to, and on whose behalf the running code makes it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -16,17 +17,37 @@ inline bool checking = true;
 /// Who runs on this thread of the system. Loads and stores of kThread and kHost are checked; kWork, an operation that
 /// is no kernel, names what it touches itself.
 enum class Mode : std::uint8_t { kHost, kThread, kWork, kLibrary };
-extern thread_local Mode mode [[gnu::tls_model("initial-exec")]];
 
+/// The mode of the thread that holds lock(); the others run as the host. No thread-local variable: one that is fast
+/// enough would drag the static shared memory of an opened library into the few bytes that the loader keeps for such.
+struct ModeOfHolder {
+  std::atomic<void*> thread = nullptr;
+  Mode mode = Mode::kHost;
+};
+inline ModeOfHolder mode_of_holder;
+
+inline Mode current_mode() {
+  return mode_of_holder.thread.load(std::memory_order_relaxed) == __builtin_thread_pointer() ? mode_of_holder.mode
+                                                                                             : Mode::kHost;
+}
+
+/// Only for who holds lock().
 class ModeScope {
  public:
-  explicit ModeScope(Mode now) : before_(mode) { mode = now; }
-  ~ModeScope() { mode = before_; }
+  explicit ModeScope(Mode now) : thread_(mode_of_holder.thread), mode_(mode_of_holder.mode) {
+    mode_of_holder.mode = now;
+    mode_of_holder.thread.store(__builtin_thread_pointer(), std::memory_order_relaxed);
+  }
+  ~ModeScope() {
+    mode_of_holder.thread.store(thread_, std::memory_order_relaxed);
+    mode_of_holder.mode = mode_;
+  }
   ModeScope(const ModeScope&) = delete;
   ModeScope& operator=(const ModeScope&) = delete;
 
  private:
-  Mode before_;
+  void* thread_;
+  Mode mode_;
 };
 
 /// A thread of a block between two barriers of the block: its number, and the barriers of its warp that it has seen.

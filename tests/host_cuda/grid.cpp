@@ -183,9 +183,9 @@ Fibre& Block::fresh_fibre() {
 void Block::fibre_main() {
   Block& block = running_block();
   for (;;) {
-    mode = Mode::kThread;
+    mode_of_holder.mode = Mode::kThread;
     block.launch_->call(block.launch_->arguments.get());
-    mode = Mode::kLibrary;
+    mode_of_holder.mode = Mode::kLibrary;
     block.ended();
     Fibre* self = block.current().fibre;
     unsigned thread = 0;
@@ -249,6 +249,7 @@ void Block::leave() {
 
 void Block::abandon() {
   abandoned_ = true;
+  mode_of_holder.mode = Mode::kLibrary;
   current().fibre->switch_to(main_);
   __builtin_unreachable();
 }

@@ -9,8 +9,8 @@
 #include "host_cuda/grid.h"
 #include "host_cuda/report.h"
 
+using host_cuda::current_mode;
 using host_cuda::Mode;
-using host_cuda::mode;
 using host_cuda::on_access;
 using host_cuda::Touch;
 
@@ -125,13 +125,16 @@ std::string actor(Mode who) { return who == Mode::kThread ? host_cuda::running.n
 extern "C" {
 
 void __ubsan_handle_type_mismatch_v1(TypeMismatch* data, void* pointer) {
-  const Mode who = mode;
+  const Mode who = current_mode();
   if (who == Mode::kLibrary) return;
   const std::size_t alignment = std::size_t{1} << data->log_alignment;
   if (pointer == nullptr || reinterpret_cast<std::uintptr_t>(pointer) % alignment == 0) return;
-  const host_cuda::ModeScope library(Mode::kLibrary);
-  host_cuda::report("misaligned", fmt::format("{}: {}: {} is no multiple of {} bytes", place(data->location),
-                                              actor(who), pointer, alignment));
+  {
+    const std::lock_guard held(host_cuda::lock());
+    const host_cuda::ModeScope library(Mode::kLibrary);
+    host_cuda::report("misaligned", fmt::format("{}: {}: {} is no multiple of {} bytes", place(data->location),
+                                                actor(who), pointer, alignment));
+  }
   if (who != Mode::kThread) return;
   // The processor would fault at an aligned vector load; so does a GPU.
   if (host_cuda::settings().sticky) host_cuda::break_device(cudaErrorMisalignedAddress);
@@ -142,8 +145,9 @@ void __ubsan_handle_type_mismatch_v1_abort(TypeMismatch* data, void* pointer) {
 }
 
 void __ubsan_handle_out_of_bounds(OutOfBounds* data, std::uintptr_t index) {
-  const Mode who = mode;
+  const Mode who = current_mode();
   if (who == Mode::kLibrary) return;
+  const std::lock_guard held(host_cuda::lock());
   const host_cuda::ModeScope library(Mode::kLibrary);
   host_cuda::report("out of bounds", fmt::format("{}: {}: index {} is outside of the array", place(data->location),
                                                  actor(who), static_cast<std::intptr_t>(index)));
