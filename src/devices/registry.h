@@ -11,8 +11,8 @@
 namespace charrnn {
 
 struct DeviceOptions {
-  std::string device = "auto";  // auto | cpu | cuda | cuda:N
-  int threads = 0;              // of the CPU; 0: all that this process may use
+  std::string device = "auto";                            // auto | cpu | cuda | cuda:N
+  int threads = 0;                                        // of the CPU; 0: all that this process may use
   Implementation implementation = Implementation::kAuto;  // of the recurrence on a GPU; the CPU ignores it
 };
 
