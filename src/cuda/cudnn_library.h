@@ -41,7 +41,7 @@ namespace charrnn::cuda {
   X(cudnnRNNBackwardWeights_v8)
 
 struct CudnnFunctions {
-#define CHARRNN_MEMBER(name) decltype(&::name) name = nullptr;
+#define CHARRNN_MEMBER(name) decltype(&::name) name = nullptr;  // NOLINT(bugprone-macro-parentheses): it is a name
   CHARRNN_CUDNN_FUNCTIONS(CHARRNN_MEMBER)
 #undef CHARRNN_MEMBER
 };
