@@ -156,7 +156,7 @@ __global__ void drop_out_kernel(DropOut d) {
   const DropoutStep step = *d.step;
   const std::int64_t quads = (d.hidden + 3) / 4, n = std::int64_t{d.steps} * d.lanes * quads;
   for (std::int64_t i = thread_index(); i < n; i += thread_count()) {
-    const std::int64_t row = i / quads, t = row / d.lanes, lane = row % d.lanes;
+    const std::int64_t row = i / quads, t = d.first + row / d.lanes, lane = row % d.lanes;
     const auto quad = static_cast<std::uint32_t>(i % quads);
     const PhiloxBlock x =
         dropout_numbers(step.seed, step.step, static_cast<std::uint32_t>(d.layer), static_cast<std::uint32_t>(t),

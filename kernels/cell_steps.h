@@ -43,10 +43,11 @@ struct CellBackward {
 };
 void cell_backward(const CellBackward& s, cudaStream_t stream);
 
-/// y = x dropped out: x [T,lanes,H] of layer `layer`, masks of `step` (device memory). May work in place.
+/// y = x dropped out: x [steps,lanes,H] of layer `layer`, from the window's step `first` on, masks of `step` (device
+/// memory). May work in place.
 struct DropOut {
   Element element = Element::kF32;
-  int steps = 0, lanes = 0, hidden = 0, layer = 0;
+  int first = 0, steps = 0, lanes = 0, hidden = 0, layer = 0;
   const void* x = nullptr;
   void* y = nullptr;
   const DropoutStep* step = nullptr;

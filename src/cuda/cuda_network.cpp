@@ -48,7 +48,6 @@ CudaNetwork::CudaNetwork(const NetworkShape& shape, Precision precision, std::sh
       format_(format_of(precision)),
       gates_(gate_blocks(shape.cell, shape.hidden)),
       device_(std::move(device)),
-      products_(std::make_unique<Products>(format_.arithmetic)),
       table_(static_cast<std::size_t>(shape.vocabulary * gates_.width), "the table of the first layer"),
       bias_(static_cast<std::size_t>(shape.layers * gates_.width), "the biases"),
       squares_(static_cast<std::size_t>(square_chunks(static_cast<std::int64_t>(layout_.arena_size()))),
@@ -105,6 +104,17 @@ void CudaNetwork::set_update_state(const UpdateState& from) {
                                 adapts};
   device_->stream.wait();
   check(cudaMemcpy(state_.data(), &state, sizeof(state), cudaMemcpyHostToDevice), "cudaMemcpy");
+}
+
+Track& CudaNetwork::track(int index) {
+  while (tracks_.size() <= static_cast<std::size_t>(index)) {
+    auto made = std::make_unique<OwnedTrack>();
+    if (!tracks_.empty()) made->stream = std::make_unique<Stream>();
+    made->products = std::make_unique<Products>(format_.arithmetic);
+    made->track = {made->stream == nullptr ? stream() : made->stream->get(), made->products.get()};
+    tracks_.push_back(std::move(made));
+  }
+  return tracks_[static_cast<std::size_t>(index)]->track;
 }
 
 const void* CudaNetwork::weight(const ParameterTensor& tensor) const {

@@ -34,6 +34,12 @@ struct Format {
 };
 Format format_of(Precision precision);
 
+/// A stream and the products that run on it: they share a workspace, so each stream has its own.
+struct Track {
+  cudaStream_t stream = nullptr;
+  Products* products = nullptr;
+};
+
 class CudaNetwork final : public Network {
  public:
   CudaNetwork(const NetworkShape& shape, Precision precision, std::shared_ptr<Device> device);
@@ -56,7 +62,10 @@ class CudaNetwork final : public Network {
   Device& device() { return *device_; }
   const Device& device() const { return *device_; }
   cudaStream_t stream() const { return device_->stream.get(); }
-  Products& products() { return *products_; }
+  /// Track 0 is the network's own stream. The others join it again within each operation. Made at first use, which must
+  /// not be within a capture.
+  Track& track(int index);
+  Products& products() { return *track(0).products; }
 
   float* arena(Arena which) const { return arenas_[static_cast<std::size_t>(which)].data(); }
   float* gradient(const ParameterTensor& tensor) const { return arena(Arena::kGradients) + tensor.offset; }
@@ -90,7 +99,12 @@ class CudaNetwork final : public Network {
   Format format_;
   GateBlocks gates_;
   std::shared_ptr<Device> device_;
-  std::unique_ptr<Products> products_;
+  struct OwnedTrack {
+    std::unique_ptr<Stream> stream;  // null: the network's own
+    std::unique_ptr<Products> products;
+    Track track;
+  };
+  std::vector<std::unique_ptr<OwnedTrack>> tracks_;
   std::array<DeviceBuffer<float>, 4> arenas_;
   DeviceBuffer<std::byte> copy_;  // of the parameters in 16 bits
   DeviceBuffer<float> table_, bias_;

@@ -21,17 +21,6 @@ constexpr int kDrawnAtOnce = 256;
 /// A text may take up to this share of the memory that is free once the session is there: the rest is for validation.
 constexpr std::size_t kTextShare = 2;
 
-/// Offsets of one arrival's arrays, each aligned for its type, the widest first.
-struct ArrivalLayout {
-  std::size_t count, batch;
-  std::size_t weights() const { return 0; }
-  std::size_t loss_scale() const { return weights() + count * sizeof(float); }
-  std::size_t ids() const { return loss_scale() + sizeof(float); }
-  std::size_t targets() const { return ids() + count * sizeof(DeviceId); }
-  std::size_t reset() const { return targets() + count * sizeof(DeviceId); }
-  std::size_t bytes() const { return reset() + batch; }
-};
-
 ArrivalLayout arrival_layout(const SessionShape& s) {
   return {static_cast<std::size_t>(s.max_steps) * static_cast<std::size_t>(s.batch), static_cast<std::size_t>(s.batch)};
 }
@@ -89,6 +78,11 @@ std::unique_ptr<Recurrence> make_recurrence(CudaNetwork& network, const SessionS
 CudaSession::CudaSession(CudaNetwork& network, const SessionShape& shape)
     : network_(network), shape_(shape), element_(network.format().element) {
   recurrence_ = make_recurrence(network, shape, lanes_);
+  for (int steps = 1; steps <= shape.max_steps; ++steps) most_parts_ = std::max(most_parts_, recurrence_->parts(steps));
+  if (most_parts_ > 1) tracks_ = network.shape().layers;
+  for (int l = 0; l < tracks_; ++l) network.track(l);  // made now, since a capture may not
+  events_.resize(static_cast<std::size_t>(tracks_ * most_parts_));
+  joined_.resize(static_cast<std::size_t>(tracks_));
   const NetworkShape& n = network.shape();
   const auto T = static_cast<std::size_t>(shape.max_steps), lanes = static_cast<std::size_t>(lanes_);
   const auto H = static_cast<std::size_t>(n.hidden), layers = static_cast<std::size_t>(n.layers);
@@ -123,8 +117,7 @@ CudaSession::CudaSession(CudaNetwork& network, const SessionShape& shape)
   if (!shape.training) return;
   for (std::size_t l = 0; l < layers; ++l) dropped_.emplace_back(rows * H * size, "what dropout leaves of a layer");
   dlogits_ = DeviceBuffer<std::byte>(rows * stride * size, "gradients of logits");
-  dy_ = DeviceBuffer<std::byte>(rows * H * size, "gradients of hidden states");
-  dx_ = DeviceBuffer<std::byte>(rows * H * size, "gradients of hidden states");
+  for (std::size_t l = 0; l < layers; ++l) dy_.emplace_back(rows * H * size, "gradients of hidden states");
   partial_ = DeviceBuffer<float>(static_cast<std::size_t>(sum_chunks(static_cast<std::int64_t>(rows))) * V,
                                  "gradients of the head's bias");
   ring_ = PinnedBuffer<StepRecord>(kRing, "results of steps");
@@ -148,7 +141,7 @@ std::size_t CudaSession::memory_bytes(const NetworkShape& n, Precision precision
   std::size_t bytes = layers * (T + 1) * B * H * (size + (has_cell_state(n.cell) ? sizeof(float) : 0));
   bytes += rows * (V * sizeof(float) + sizeof(RowLoss) + 4 * sizeof(DeviceId) + sizeof(float));
   bytes += (layers > 1 ? rows : B) * W * sizeof(float);
-  if (s.training) bytes += layers * rows * (W + H) * size + rows * (2 * V + 2 * H) * size + B * H * 2 * sizeof(float);
+  if (s.training) bytes += layers * (rows * (W + 2 * H) * size + 2 * B * H * sizeof(float)) + rows * 2 * V * size;
   return bytes;
 }
 
@@ -156,10 +149,10 @@ std::size_t CudaSession::memory_bytes(const NetworkShape& n, Precision precision
 // -----------------------------------------------------------------------------------------------------
 
 void* CudaSession::h(int layer, std::int64_t at_slot) const {
-  return h_.data() + (layer * layer_stride() + at_slot * slot()) * static_cast<std::int64_t>(size_of(element_));
+  return h_.data() + state_layout().at(layer, at_slot) * static_cast<std::int64_t>(size_of(element_));
 }
 
-float* CudaSession::c(int layer) const { return c_.size() == 0 ? nullptr : c_.data() + layer * layer_stride(); }
+float* CudaSession::c(int layer) const { return c_.size() == 0 ? nullptr : c_.data() + state_layout().at(layer, 0); }
 
 LaneStates CudaSession::states() const {
   return {.h = h_.data(),
@@ -168,7 +161,7 @@ LaneStates CudaSession::states() const {
           .layers = network_.shape().layers,
           .lanes = lanes_,
           .hidden = network_.shape().hidden,
-          .layer_stride = layer_stride()};
+          .layer_stride = state_layout().layer_stride()};
 }
 
 const void* CudaSession::output(int layer, bool dropout) const {
@@ -259,17 +252,65 @@ void CudaSession::take(const Window& w) {
 // Work on the stream
 // ---------------------------------------------------------------------------------------------------
 
-LayerWindow CudaSession::layer_window(int layer, const Pass& pass) const {
-  return {.layer = layer,
-          .steps = pass.steps,
-          .keep = pass.keep,
-          .ids = layer == 0 && !pass.dense ? window_.ids : nullptr,
-          .one_hot = layer == 0 ? one_hot_.data() : nullptr,
-          .x = layer == 0 ? nullptr : output(layer - 1, pass.dropout),
-          .h = h(layer, 0),
-          .c = c(layer),
-          .dy = nullptr,
-          .dx = nullptr};
+std::vector<Part> CudaSession::parts_of(const Pass& pass) const {
+  const int count = recurrence_->parts(pass.steps);
+  std::vector<Part> parts;
+  for (int i = 0; i < count; ++i) {
+    const int first = static_cast<int>(std::int64_t{pass.steps} * i / count);
+    parts.push_back({first, static_cast<int>(std::int64_t{pass.steps} * (i + 1) / count) - first});
+  }
+  return parts;
+}
+
+/// Layers' streams wait for the session's own ...
+void CudaSession::fork() {
+  if (tracks_ == 1) return;
+  forked_.record(network_.stream());
+  for (int l = 1; l < tracks_; ++l) forked_.hold(track_of(l).stream);
+}
+
+/// ... and it for them.
+void CudaSession::join() {
+  for (int l = 1; l < tracks_; ++l) {
+    const Event& joined = joined_[static_cast<std::size_t>(l)];
+    joined.record(track_of(l).stream);
+    joined.hold(network_.stream());
+  }
+}
+
+LayerWindow CudaSession::layer_window(int layer, const Pass& pass) {
+  LayerWindow w;
+  w.layer = layer;
+  w.steps = pass.steps;
+  w.keep = pass.keep;
+  w.track = &track_of(layer);
+  if (layer == 0) {
+    w.ids = pass.dense ? nullptr : window_.ids;
+    w.one_hot = one_hot_.data();
+  } else {
+    w.x = output(layer - 1, pass.dropout);
+  }
+  w.h = h(layer, 0);
+  w.c = c(layer);
+  if (pass.keep) {
+    w.dy = dy_[static_cast<std::size_t>(layer)].data();
+    w.dx = layer == 0 ? nullptr : dy_[static_cast<std::size_t>(layer) - 1].data();
+  }
+  return w;
+}
+
+void CudaSession::drop_out_part(int layer, const Part& part, const void* x, void* y) {
+  const std::int64_t at = part.first * slot() * static_cast<std::int64_t>(size_of(element_));
+  drop_out({.element = element_,
+            .first = part.first,
+            .steps = part.steps,
+            .lanes = lanes_,
+            .hidden = network_.shape().hidden,
+            .layer = layer,
+            .x = static_cast<const std::byte*>(x) + at,
+            .y = static_cast<std::byte*>(y) + at,
+            .step = &inputs_.data()->dropout},
+           track_of(layer).stream);
 }
 
 void CudaSession::enqueue_forward(const Pass& pass) {
@@ -279,20 +320,19 @@ void CudaSession::enqueue_forward(const Pass& pass) {
     one_hot(window_.ids, std::int64_t{pass.steps} * lanes_, one_hot_stride(vocabulary), one_hot_.data(), element_,
             network_.stream());
   }
-  for (int l = 0; l < network_.shape().layers; ++l) {
-    const Range layer_range("layer");
-    recurrence_->forward(layer_window(l, pass));
-    if (!pass.dropout) continue;
-    drop_out({.element = element_,
-              .steps = pass.steps,
-              .lanes = lanes_,
-              .hidden = network_.shape().hidden,
-              .layer = l,
-              .x = h(l, 1),
-              .y = dropped_[static_cast<std::size_t>(l)].data(),
-              .step = &inputs_.data()->dropout},
-             network_.stream());
+  fork();
+  const std::vector<Part> parts = parts_of(pass);
+  for (int p = 0; p < static_cast<int>(parts.size()); ++p) {
+    const Part& part = parts[static_cast<std::size_t>(p)];
+    for (int l = 0; l < network_.shape().layers; ++l) {
+      const Range layer_range("layer");
+      if (tracks_ > 1 && l > 0) event(l - 1, p).hold(track_of(l).stream);
+      recurrence_->forward(layer_window(l, pass), part);
+      if (pass.dropout) drop_out_part(l, part, h(l, 1), dropped_[static_cast<std::size_t>(l)].data());
+      if (tracks_ > 1) event(l, p).record(track_of(l).stream);
+    }
   }
+  join();
 }
 
 void CudaSession::enqueue_head(const Pass& pass) {
@@ -346,28 +386,26 @@ void CudaSession::enqueue_backward(const Pass& pass) {
                .partial = partial_.data(),
                .targets = {{network_.gradient(layout.head_bias()), 0, n.vocabulary}}},
               network_.stream());
-  void *dy = dy_.data(), *dx = dx_.data();
-  network_.products().run({.a = dlogits, .b = weight, .to = dy, .element = element_, .stride = n.hidden},
+  network_.products().run({.a = dlogits, .b = weight, .to = dy_.back().data(), .element = element_, .stride = n.hidden},
                           network_.stream());
-  for (int l = n.layers - 1; l >= 0; --l) {
-    const Range layer_range("layer");
-    if (pass.dropout) {
-      drop_out({.element = element_,
-                .steps = pass.steps,
-                .lanes = lanes_,
-                .hidden = n.hidden,
-                .layer = l,
-                .x = dy,
-                .y = dy,
-                .step = &inputs_.data()->dropout},
-               network_.stream());
+  fork();
+  const std::vector<Part> parts = parts_of(pass);
+  for (int p = static_cast<int>(parts.size()) - 1; p >= 0; --p) {
+    const Part& part = parts[static_cast<std::size_t>(p)];
+    for (int l = n.layers - 1; l >= 0; --l) {
+      const Range layer_range("layer");
+      if (l < n.layers - 1) {
+        if (tracks_ > 1) event(l + 1, p).hold(track_of(l).stream);
+        recurrence_->input_gradient(layer_window(l + 1, pass), part, track_of(l));
+      }
+      void* const dy = dy_[static_cast<std::size_t>(l)].data();
+      if (pass.dropout) drop_out_part(l, part, dy, dy);
+      recurrence_->backward(layer_window(l, pass), part);
+      if (tracks_ > 1) event(l, p).record(track_of(l).stream);
     }
-    LayerWindow w = layer_window(l, pass);
-    w.dy = dy;
-    w.dx = l == 0 ? nullptr : dx;
-    recurrence_->backward(w);
-    std::swap(dy, dx);
   }
+  for (int l = n.layers - 1; l >= 0; --l) recurrence_->weight_gradients(layer_window(l, pass));
+  join();
 }
 
 void CudaSession::refresh() {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <tuple>
 
+#include "cuda/layouts.h"
 #include "cuda/recurrence.h"
 #include "kernels/draw.h"
 #include "kernels/softmax_xent.h"
@@ -58,8 +59,10 @@ class CudaSession final : public Session {
   };
 
   // Layout of memory.
-  std::int64_t slot() const { return std::int64_t{lanes_} * network_.shape().hidden; }
-  std::int64_t layer_stride() const { return (std::int64_t{shape_.max_steps} + 1) * slot(); }
+  StateLayout state_layout() const {
+    return {network_.shape().layers, shape_.max_steps, lanes_, network_.shape().hidden};
+  }
+  std::int64_t slot() const { return state_layout().slot_size(); }
   /// Slot `at_slot` of a layer's hidden states. [lanes,H]
   void* h(int layer, std::int64_t at_slot) const;
   float* c(int layer) const;
@@ -85,8 +88,16 @@ class CudaSession final : public Session {
   WindowLoss read_sums();
   void read_logits(int steps, std::span<float> to);
 
-  // Work on the stream.
-  LayerWindow layer_window(int layer, const Pass& pass) const;
+  // Work on the stream, and on those of layers beside it.
+  std::vector<Part> parts_of(const Pass& pass) const;
+  Track& track_of(int layer) { return network_.track(tracks_ == 1 ? 0 : layer); }
+  const Event& event(int layer, int part) const {
+    return events_[static_cast<std::size_t>(layer * most_parts_ + part)];
+  }
+  void fork();
+  void join();
+  LayerWindow layer_window(int layer, const Pass& pass);
+  void drop_out_part(int layer, const Part& part, const void* x, void* y);
   void enqueue_forward(const Pass& pass);
   void enqueue_head(const Pass& pass);
   void enqueue_loss(const Pass& pass);
@@ -100,6 +111,11 @@ class CudaSession final : public Session {
   int lanes_ = 0;
   Element element_;
   std::unique_ptr<Recurrence> recurrence_;
+  int tracks_ = 1;  // streams that layers run on: one for all, or one each
+  int most_parts_ = 1;
+  std::vector<Event> events_;  // [L,parts] a layer is done with a part
+  Event forked_;
+  std::vector<Event> joined_;  // [L]
 
   DeviceBuffer<std::byte> h_;                     // [L][T+1,lanes,H]
   DeviceBuffer<float> c_;                         // the same, LSTM
@@ -108,7 +124,7 @@ class CudaSession final : public Session {
   DeviceBuffer<float> logits_;                    // [T,lanes,one_hot_stride] without the bias
   DeviceBuffer<float> full_logits_;               // [T,lanes,V] for the host
   DeviceBuffer<std::byte> dlogits_;               // as logits_
-  DeviceBuffer<std::byte> dy_, dx_;               // [T,lanes,H]
+  std::vector<DeviceBuffer<std::byte>> dy_;       // a layer: [T,lanes,H] gradients of its hidden states
   DeviceBuffer<float> partial_;                   // of sums of columns
   DeviceBuffer<RowLoss> losses_;                  // [T,lanes]
   DeviceBuffer<WindowSums> sums_;

@@ -262,18 +262,6 @@ void CudnnRecurrence::allocate_spaces() {
                                 "the gradient of cuDNN's input");
 }
 
-void CudnnRecurrence::Runs::add(std::vector<Run>& table, const Run& run) {
-  if (count == 0) first = table.size();
-  Run* const last = count == 0 ? nullptr : &table.back();
-  if (last != nullptr && last->from + last->count == run.from && last->to + last->count == run.to) {
-    last->count += run.count;
-  } else {
-    table.push_back(run);
-    ++count;
-  }
-  longest = std::max(longest, table.back().count);
-}
-
 /// Where a matrix or bias of a layer begins in weights_, in elements. What cuDNN says of it must be what we expect.
 std::int64_t CudnnRecurrence::position(const Layer& layer, const void* address, const CudnnTensor& tensor, int rows,
                                        int cols) const {
@@ -303,11 +291,7 @@ void CudnnRecurrence::find_weights(int l, const CudnnTensor& matrix, const Cudnn
   Layer& to = layer(l);
   const ParameterLayout& layout = network_.layout();
   const int hidden = network_.shape().hidden, gates = gate_count(network_.shape().cell);
-  struct Part {
-    std::int64_t weight_from, bias_from, columns, to_weight, to_bias;
-    int to_columns;
-  };
-  std::vector<Part> parts;
+  std::vector<PackedGate> parts;
   for (int id = 0; id < 2 * gates; ++id) {
     const bool recurrent = id >= gates;
     const ParameterTensor& w = recurrent ? layout.weight_hh(l) : layout.weight_ih(l);
@@ -323,16 +307,7 @@ void CudnnRecurrence::find_weights(int l, const CudnnTensor& matrix, const Cudnn
                      static_cast<std::int64_t>(w.cols), position(to, weight_address, matrix, hidden, columns),
                      position(to, bias_address, bias, hidden, 1), columns});
   }
-  for (const Part& p : parts) {
-    if (p.columns == p.to_columns) continue;
-    for (std::int64_t row = 0; row < hidden; ++row) {
-      to.rows.add(table, {p.weight_from + row * p.columns, p.to_weight + row * p.to_columns, p.columns});
-    }
-  }
-  for (const Part& p : parts) {
-    if (p.columns == p.to_columns) to.blocks.add(table, {p.weight_from, p.to_weight, hidden * p.columns});
-  }
-  for (const Part& p : parts) to.blocks.add(table, {p.bias_from, p.to_bias, hidden});
+  to.runs = add_layer(table, parts, hidden);
 }
 
 void CudnnRecurrence::find_weights() {
@@ -359,12 +334,12 @@ void CudnnRecurrence::enqueue_refresh() {
            network_.format().element, network_.stream());
     });
   };
-  Runs blocks = layers_.front().blocks;  // all layers' follow one another
+  Runs blocks = layers_.front().runs.blocks;  // all layers' follow one another
   for (std::size_t l = 1; l < layers_.size(); ++l) {
-    blocks.count += layers_[l].blocks.count;
-    blocks.longest = std::max(blocks.longest, layers_[l].blocks.longest);
+    blocks.count += layers_[l].runs.blocks.count;
+    blocks.longest = std::max(blocks.longest, layers_[l].runs.blocks.longest);
   }
-  copy(layers_.front().rows);
+  copy(layers_.front().runs.rows);
   copy(blocks);
 }
 
@@ -375,7 +350,7 @@ std::byte* CudnnRecurrence::slot(void* states, int t) const {
   return static_cast<std::byte*>(states) + static_cast<std::size_t>(t) * bytes;
 }
 
-void CudnnRecurrence::forward(const LayerWindow& w) {
+void CudnnRecurrence::forward(const LayerWindow& w, const Part& /*part*/) {
   Layer& l = layer(w.layer);
   const Sequences& s = sequences(w.steps);
   const std::int64_t state = std::int64_t{shape_.lanes} * network_.shape().hidden;
@@ -398,20 +373,25 @@ void CudnnRecurrence::forward(const LayerWindow& w) {
   if (has_c && is_narrow()) convert_back(c_after_.data(), element, c_end, state, network_.stream());
 }
 
-void CudnnRecurrence::backward(const LayerWindow& w) {
+void CudnnRecurrence::backward(const LayerWindow& w, const Part& /*part*/) {
   Layer& l = layer(w.layer);
   const Sequences& s = sequences(w.steps);
   const bool has_c = has_cell_state(network_.shape().cell);
   const void* const cx = !has_c ? nullptr : is_narrow() ? static_cast<const void*>(l.c_before.data()) : w.c;
-  const void* const x = w.layer == 0 ? w.one_hot : w.x;
   void* const dx = w.layer == 0 ? dx_.data() : w.dx;  // cuDNN takes no null here
-  std::byte* const gradients = gradients_.data() + l.weights_at;
   check(cudnn_.cudnnRNNBackwardData_v8(handle_.get(), l.rnn.get(), nullptr, s.hidden.get(), slot(w.h, 1), w.dy,
                                        input_of(w.layer, s).get(), dx, state_.get(), w.h, nullptr, nullptr,
                                        has_c ? state_.get() : nullptr, cx, nullptr, nullptr, l.weight_bytes,
                                        weights_.data() + l.weights_at, work_.bytes(), work_.data(), l.reserve.bytes(),
                                        l.reserve.data()),
         "cudnnRNNBackwardData_v8");
+}
+
+void CudnnRecurrence::weight_gradients(const LayerWindow& w) {
+  Layer& l = layer(w.layer);
+  const Sequences& s = sequences(w.steps);
+  const void* const x = w.layer == 0 ? w.one_hot : w.x;
+  std::byte* const gradients = gradients_.data() + l.weights_at;
   // CUDNN_WGRAD_MODE_SET is in the header, and is refused.
   check(cudaMemsetAsync(gradients, 0, l.weight_bytes, network_.stream()), "cudaMemsetAsync");
   check(cudnn_.cudnnRNNBackwardWeights_v8(handle_.get(), l.rnn.get(), CUDNN_WGRAD_MODE_ADD, nullptr,
@@ -419,7 +399,7 @@ void CudnnRecurrence::backward(const LayerWindow& w) {
                                           slot(w.h, 1), l.weight_bytes, gradients, work_.bytes(), work_.data(),
                                           l.reserve.bytes(), l.reserve.data()),
         "cudnnRNNBackwardWeights_v8");
-  for (const Runs& runs : {l.rows, l.blocks}) {
+  for (const Runs& runs : {l.runs.rows, l.runs.blocks}) {
     in_grids(runs.first, runs.count, [&](std::size_t first, int count) {
       unpack(unpack_runs_.data() + first, count, runs.longest, gradients_.data(), network_.format().element,
              network_.arena(Arena::kGradients), network_.stream());

@@ -9,6 +9,7 @@
 #include <map>
 
 #include "cuda/cudnn_library.h"
+#include "cuda/layouts.h"
 
 namespace charrnn::cuda {
 
@@ -31,19 +32,16 @@ class CudnnRecurrence final : public Recurrence {
   bool wants_one_hot() const override { return true; }
   void refresh() override;
   void enqueue_refresh() override;
-  void forward(const LayerWindow& w) override;
-  void backward(const LayerWindow& w) override;
+  int parts(int /*steps*/) const override { return 1; }  // its kernels fill the GPU, or follow each other by themselves
+  void forward(const LayerWindow& w, const Part& part) override;
+  void backward(const LayerWindow& w, const Part& part) override;
+  void input_gradient(const LayerWindow&, const Part&, Track&) override {}  // backward() has made it
+  void weight_gradients(const LayerWindow& w) override;
 
  private:
   struct TempBytes {
     std::size_t work = 0;     // scratch of one call
     std::size_t reserve = 0;  // from forward to backward
-  };
-  /// Runs in the tables.
-  struct Runs {
-    std::size_t first = 0, count = 0;
-    std::int64_t longest = 0;
-    void add(std::vector<Run>& table, const Run& run);
   };
   struct Layer {
     int inputs = 0;  // D, for layer 0 with the padding of the vectors
@@ -52,7 +50,7 @@ class CudnnRecurrence final : public Recurrence {
     std::size_t weights_at = 0, weight_bytes = 0;  // in weights_, and of its gradients in gradients_
     DeviceBuffer<std::byte> reserve;
     DeviceBuffer<std::byte> c_before;  // [lanes,H] 16 bits, LSTM: what cuDNN reads for slot 0 of c
-    Runs rows, blocks;                 // of W_ih row by row, where rows are padded; of all the rest
+    LayerRuns runs;                    // in the tables
   };
   /// Descriptions of all lanes over T steps.
   struct Sequences {

@@ -2,7 +2,7 @@
 // and cuBLASLt), CudnnRecurrence. A persistent kernel would be a third.
 //
 // The session owns activations and the order of layers, dropout between them, the head and the loss; a recurrence owns
-// what it keeps from forward to backward. Everything is enqueued on one stream, waits for nothing and allocates nothing
+// what it keeps from forward to backward. Everything is enqueued on streams, waits for nothing and allocates nothing
 // after it was made, so that it can be captured.
 #pragma once
 
@@ -14,11 +14,19 @@
 
 namespace charrnn::cuda {
 
-/// One layer's part of a window of T steps. `lanes` counts padding.
+/// Steps [first, first + steps) of a window, for layers that work on different parts at the same time.
+struct Part {
+  int first = 0, steps = 0;
+  int end() const { return first + steps; }
+};
+
+/// One layer's work on a part of a window of T steps. Arrays are the window's, from its first step on. `lanes` counts
+/// padding.
 struct LayerWindow {
   int layer = 0;
   int steps = 0;                  // T
   bool keep = false;              // backward() follows
+  Track* track = nullptr;         // the stream to enqueue on, and products that run there
   const DeviceId* ids = nullptr;  // [T,lanes] what layer 0 reads; null: the vectors of one_hot, which are not 1-of-k
   const void* one_hot = nullptr;  // the same as vectors [T,lanes,one_hot_stride], if wants_one_hot(), keep, or no ids
   const void* x = nullptr;        // [T,lanes,H] what other layers read: the layer below, dropped out
@@ -41,13 +49,23 @@ class Recurrence {
 
   /// Whether forward() of layer 0 reads one_hot instead of ids.
   virtual bool wants_one_hot() const = 0;
+  /// Into how many parts a window of T steps is cut, so that a layer can work on one while the layer above works on the
+  /// one before. 1: layers follow each other, on the network's own stream.
+  virtual int parts(int steps) const = 0;
+
   /// Before each forward() outside a training step: brings copies of weights up to date, if network.version() moved.
   virtual void refresh() = 0;
   /// The same at the beginning of each training step, as work that is captured: always.
   virtual void enqueue_refresh() = 0;
-  virtual void forward(const LayerWindow& w) = 0;
-  /// Overwrites the gradients of the layer's four tensors in the network's arena, scaled as dy is.
-  virtual void backward(const LayerWindow& w) = 0;
+
+  /// Parts in order.
+  virtual void forward(const LayerWindow& w, const Part& part) = 0;
+  /// Parts in the opposite order, each after the layer above has called input_gradient() for it.
+  virtual void backward(const LayerWindow& w, const Part& part) = 0;
+  /// dx of a part, after backward() of it; enqueued where the layer below will read it, on that layer's track.
+  virtual void input_gradient(const LayerWindow& w, const Part& part, Track& below) = 0;
+  /// After all parts: overwrites the gradients of the layer's four tensors in the network's arena, scaled as dy is.
+  virtual void weight_gradients(const LayerWindow& w) = 0;
 };
 
 std::unique_ptr<Recurrence> make_fused_recurrence(CudaNetwork& network, const RecurrenceShape& shape);

@@ -183,9 +183,12 @@ class Bench {
   }
 
   void enqueue(int steps, bool keep) {
-    for (int l = 0; l < setting_.layers; ++l) recurrence_->forward(layer(l, steps, keep));
+    for (int l = 0; l < setting_.layers; ++l) recurrence_->forward(layer(l, steps, keep), {0, steps});
     if (!keep) return;
-    for (int l = setting_.layers; l-- > 0;) recurrence_->backward(layer(l, steps, keep));
+    for (int l = setting_.layers; l-- > 0;) {
+      recurrence_->backward(layer(l, steps, keep), {0, steps});
+      recurrence_->weight_gradients(layer(l, steps, keep));
+    }
   }
 
   void run(int steps, bool keep) {
