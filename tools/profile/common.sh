@@ -1,0 +1,36 @@
+# What the scripts of this folder share. Sourced, not run; after tools/lib.sh.
+# shellcheck shell=bash
+
+# find_program: $program becomes a bundle's (then with its libraries) or the release build's.
+find_program() {
+  # shellcheck disable=SC2154
+  program=$root/build/release/charrnn-gpu
+  if [[ -x $root/bin/charrnn-gpu ]]; then
+    program=$root/bin/charrnn-gpu
+    export LD_LIBRARY_PATH=$root/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  fi
+  [[ -x $program ]] || fail 1 "no $program; run tools/build"
+  export CHARRNN_CONFIGS=$root/configs
+}
+
+# find_tool NAME FOLDER...: $found becomes the tool, from PATH, else from the last of the folders that has it.
+find_tool() {
+  local name=$1 folder
+  shift
+  found=$(command -v "$name" || true)
+  if [[ -n $found ]]; then return; fi
+  for folder; do
+    if [[ -x $folder/$name ]]; then found=$folder/$name; fi
+  done
+  [[ -n $found ]] || fail 3 "$name is not here: it comes with NVIDIA's CUDA toolkit (nsight-systems, nsight-compute)"
+}
+
+# set_command STEPS [COMMAND ARGUMENT...]: $command becomes what is profiled.
+set_command() {
+  local steps=$1
+  shift
+  if (($# == 0)); then set -- bench --config paul-graham --vocabulary 96 --device cuda --steps "${steps#*-}"; fi
+  # Read by the scripts that source this.
+  # shellcheck disable=SC2034
+  command=("$program" "$@" --profile "steps=$steps")
+}
