@@ -149,7 +149,8 @@ class Session {
   }
 
   /// Draws `steps` characters in every lane, each the input of the next step: first reads `ids` [B], writes `drawn`
-  /// [steps,B], carries the state. Waits. @returns false if this backend does not draw: the caller uses forward().
+  /// [steps,B], carries the state. `steps` may exceed the session's max_steps. Waits. @returns false if this backend
+  /// does not draw: the caller uses forward(). @throws RunError for a logit that is not finite, in any lane.
   virtual bool generate(int /*steps*/, std::span<const TokenId> /*ids*/, const DrawSettings& /*settings*/,
                         std::span<TokenId> /*drawn*/) {
     return false;

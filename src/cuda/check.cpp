@@ -29,15 +29,20 @@ std::string mebibytes(std::size_t bytes) { return std::to_string((bytes + (1U <<
 
 [[noreturn]] void out_of_memory(std::size_t bytes, const char* what) {
   static_cast<void>(cudaGetLastError());  // this error does not stick; forget it
-  std::size_t free_bytes = 0, total_bytes = 0;
-  static_cast<void>(cudaMemGetInfo(&free_bytes, &total_bytes));
-  throw DeviceError("cuda: " + mebibytes(bytes) + " are needed for " + what + ", " + mebibytes(free_bytes) + " of " +
-                    mebibytes(total_bytes) +
-                    " are free; use a smaller train.batch, train.sequence or model.hidden, or end what else uses the "
-                    "GPU");
+  throw OutOfMemory(short_of_memory(bytes, what,
+                                    "use a smaller train.batch, train.sequence or model.hidden, or end what else uses "
+                                    "the GPU"),
+                    held + bytes);
 }
 
 }  // namespace
+
+std::string short_of_memory(std::size_t bytes, const char* what, const std::string& advice) {
+  std::size_t free_bytes = 0, total_bytes = 0;
+  static_cast<void>(cudaMemGetInfo(&free_bytes, &total_bytes));
+  return "cuda: " + mebibytes(bytes) + " are needed for " + what + ", " + mebibytes(free_bytes) + " of " +
+         mebibytes(total_bytes) + " are free; " + advice;
+}
 
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
@@ -75,12 +80,14 @@ void* allocate_device(std::size_t bytes, const char* what) {
   return memory;
 }
 
-void require_memory(std::size_t bytes, const char* what, const std::string& advice) {
+std::size_t free_memory() {
   std::size_t free_bytes = 0, total_bytes = 0;
   check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
-  if (bytes <= free_bytes) return;
-  throw DeviceError("cuda: " + mebibytes(bytes) + " are needed for " + what + ", " + mebibytes(free_bytes) + " of " +
-                    mebibytes(total_bytes) + " are free; " + advice);
+  return free_bytes;
+}
+
+void require_memory(std::size_t bytes, const char* what, const std::string& advice) {
+  if (bytes > free_memory()) throw DeviceError(short_of_memory(bytes, what, advice));
 }
 
 void free_device(void* memory, std::size_t bytes) noexcept {

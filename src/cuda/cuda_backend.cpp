@@ -3,6 +3,7 @@
 #include <cuda_profiler_api.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "cuda/cuda_session.h"
 
@@ -30,9 +31,8 @@ std::string precision_name(Precision p) {
   }
   return "fp16";
 }
-std::string implementation_name(Implementation i) {
-  return i == Implementation::kAuto ? "auto" : i == Implementation::kCudnn ? "cudnn" : "fused";
-}
+/// What auto resolves to, too: wants_cudnn() in recurrence.cpp.
+std::string implementation_name(Implementation i) { return i == Implementation::kCudnn ? "cudnn" : "fused"; }
 
 std::string sentence(cudaError_t status) { return std::string(cudaGetErrorString(status)); }
 

@@ -86,9 +86,8 @@ void CudaNetwork::unscale_gradients() {
 }
 
 void CudaNetwork::note_fallback(const std::string& why) {
-  if (why.empty() || noted_fallback_) return;
-  noted_fallback_ = true;
-  device_->notes.push_back("the recurrence is computed by the fused kernels, not by cuDNN: " + why);
+  if (why.empty()) return;
+  device_->note("the recurrence is computed by the fused kernels, not by cuDNN: " + why);
 }
 
 UpdateState CudaNetwork::update_state() {
@@ -182,21 +181,43 @@ std::size_t CudaNetwork::memory_bytes(const NetworkShape& shape, Precision preci
   const GateBlocks gates = gate_blocks(shape.cell, shape.hidden);
   const std::size_t element = size_of(format_of(precision).element);
   const std::size_t copy = element == sizeof(float) ? 0 : layout.arena_size() * element;
-  return 4 * layout.arena_size() * sizeof(float) + copy +
+  return Products::kWorkspaceBytes + 4 * layout.arena_size() * sizeof(float) + copy +
          static_cast<std::size_t>((shape.vocabulary + shape.layers) * gates.width) * sizeof(float);
 }
 
+/// The most lanes that such a session can have, found by trying, so that all of it is counted; 0: not even one. An
+/// eighth of it and the reserve stay free for the sessions that validate and sample.
+int CudaNetwork::largest_batch(SessionShape session) {
+  int fits = 0;
+  for (int too_many = session.batch; too_many - fits > 1;) {
+    session.batch = fits + (too_many - fits) / 2;
+    const std::size_t before = held_memory().now;
+    bool good = false;
+    try {
+      const CudaSession tried(*this, session);
+      good = free_memory() >= reserve_bytes() + (held_memory().now - before) / 8;
+    } catch (const OutOfMemory&) {  // good stays false
+    }
+    (good ? fits : too_many) = session.batch;
+  }
+  return fits;
+}
+
 std::unique_ptr<Session> CudaNetwork::open(const SessionShape& shape) {
-  const std::size_t needed = CudaSession::memory_bytes(layout_.shape(), format_.precision, shape);
+  const std::size_t before = held_memory().now;
+  std::size_t needed = CudaSession::memory_bytes(layout_.shape(), format_.precision, shape);
+  try {
+    return std::make_unique<CudaSession>(*this, shape);
+  } catch (const OutOfMemory& e) {
+    needed = std::max(needed, e.would_hold - before);
+  }
   // What fits grows with T and B alike; B is what people change first.
-  std::size_t free_bytes = 0, total_bytes = 0;
-  check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
-  const auto fits = static_cast<std::int64_t>(static_cast<double>(free_bytes) / static_cast<double>(needed) *
-                                              static_cast<double>(shape.batch));
-  require_memory(needed, "a session of these sizes",
-                 fits >= 1 ? "train.batch " + std::to_string(fits) + " would fit, or a smaller train.sequence"
-                           : "use a smaller train.batch, train.sequence or model.hidden");
-  return std::make_unique<CudaSession>(*this, shape);
+  const int fits = largest_batch(shape);
+  const std::string batch = "train.batch " + std::to_string(fits) + " would fit, or a smaller train.sequence";
+  throw DeviceError(short_of_memory(needed, "a session of these sizes",
+                                    fits > 0 ? batch
+                                             : "use a smaller train.batch, train.sequence or model.hidden, or end what "
+                                               "else uses the GPU"));
 }
 
 }  // namespace charrnn::cuda

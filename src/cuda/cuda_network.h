@@ -3,6 +3,7 @@
 
 #include <array>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,16 @@ struct Device {
   int compute_major = 0, compute_minor = 0;
   int multiprocessors = 0;
   Stream stream, copies;
-  std::vector<std::string> notes;    // sentences for the log
   std::int64_t launches_a_step = 0;  // of the step that was built last
+  std::vector<std::string> notes;    // sentences that the log has not told yet
+
+  /// A sentence for the log. Told once, however many networks and sessions say it.
+  void note(const std::string& sentence) {
+    if (told_.insert(sentence).second) notes.push_back(sentence);
+  }
+
+ private:
+  std::set<std::string> told_;
 };
 
 /// How a precision is stored and multiplied.
@@ -53,7 +62,10 @@ class CudaNetwork final : public Network {
   StepResult update(const UpdateSettings& settings) override;
   std::unique_ptr<Session> open(const SessionShape& shape) override;
 
+  /// With what the first stream's products work in.
   static std::size_t memory_bytes(const NetworkShape& shape, Precision precision);
+  /// Bytes that ought to stay free beside this network's sessions: a run makes a second network to score its test text.
+  std::size_t reserve_bytes() const { return memory_bytes(shape(), format_.precision); }
 
   // For sessions and recurrences.
   const NetworkShape& shape() const { return layout_.shape(); }
@@ -87,7 +99,7 @@ class CudaNetwork final : public Network {
 
   /// Gradients as the seam has them, of fp16's scaled ones.
   void unscale_gradients();
-  /// Says once why the recurrence is another than the one that was asked for; empty: it is not.
+  /// Tells the log, once a device, why the recurrence is another than the one that was asked for; empty: it is not.
   void note_fallback(const std::string& why);
 
   /// Norm, decision, update and the 16-bit copies, as work on the stream. `window` may be null.
@@ -95,6 +107,8 @@ class CudaNetwork final : public Network {
                       std::uint32_t ring_size);
 
  private:
+  int largest_batch(SessionShape session);
+
   ParameterLayout layout_;
   Format format_;
   GateBlocks gates_;
@@ -114,7 +128,6 @@ class CudaNetwork final : public Network {
   DeviceBuffer<StepInputs> update_inputs_;  // of update() alone
   PinnedBuffer<StepRecord> update_record_;
   std::int64_t version_ = 1, refreshed_ = 0;
-  bool noted_fallback_ = false;
 };
 
 UpdateRule rule_of(const UpdateSettings& settings);

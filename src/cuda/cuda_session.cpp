@@ -64,6 +64,8 @@ std::unique_ptr<Recurrence> make_recurrence(CudaNetwork& network, const SessionS
     try {
       lanes = cudnn_lanes(network, session.batch);
       return make_cudnn_recurrence(network, {lanes, session.max_steps, session.training});
+    } catch (const OutOfMemory&) {
+      throw;  // the fused one takes memory, too: fewer lanes are the way out
     } catch (const DeviceError& e) {
       why = e.what();
     }
@@ -546,9 +548,8 @@ bool CudaSession::hold_text(const TextWindows& w) {
   }
   const std::int64_t last = (w.batch - 1) * w.stride + w.windows_per_epoch * w.steps;
   if (last >= static_cast<std::int64_t>(w.text.size())) throw ShapeError("Session::hold_text: the text is too short");
-  std::size_t free_bytes = 0, total_bytes = 0;
-  check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
-  if (w.text.size() > free_bytes / kTextShare) return false;
+  const std::size_t free_bytes = free_memory();
+  if (w.text.size() > free_bytes / kTextShare || w.text.size() + network_.reserve_bytes() > free_bytes) return false;
 
   HeldText held;
   held.text = DeviceBuffer<std::uint8_t>(w.text.size(), "the text");

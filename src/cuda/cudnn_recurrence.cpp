@@ -70,13 +70,6 @@ void in_grids(std::size_t first, std::size_t count, const Copy& copy) {
   }
 }
 
-/// Once, however many sessions meet it.
-void note(Device& device, const std::string& sentence) {
-  if (std::find(device.notes.begin(), device.notes.end(), sentence) == device.notes.end()) {
-    device.notes.push_back(sentence);
-  }
-}
-
 DeviceBuffer<Run> upload(const std::vector<Run>& table, const Stream& stream) {
   const PinnedBuffer<Run> host(table.size(), "cuDNN's packing");
   std::copy(table.begin(), table.end(), host.data());
@@ -189,8 +182,8 @@ void CudnnRecurrence::describe_layer(int l) {
     try {
       return describe(to, CUDNN_RNN_ALGO_PERSIST_STATIC);
     } catch (const DeviceError& e) {
-      note(network_.device(), "layer " + std::to_string(l + 1) + " takes cuDNN's standard kernels, for it refused " +
-                                  "the persistent ones: " + e.what());
+      network_.device().note("layer " + std::to_string(l + 1) + " takes cuDNN's standard kernels, for it refused " +
+                             "the persistent ones: " + e.what());
     }
   }
   describe(to, CUDNN_RNN_ALGO_STANDARD);

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <span>
+#include <string>
 #include <utility>
 
 #include "cuda/check.h"
@@ -17,12 +18,22 @@ struct HeldMemory {
 };
 HeldMemory held_memory();
 
-/// @throws DeviceError when memory is short: what was needed for `what`, what is free, which settings help
+/// An allocation failed: the device's memory is short.
+struct OutOfMemory : DeviceError {
+  OutOfMemory(const std::string& message, std::size_t would_hold_bytes)
+      : DeviceError(message), would_hold(would_hold_bytes) {}
+  std::size_t would_hold;  // bytes, all told, if it had not failed
+};
+
+/// @throws OutOfMemory: what was needed for `what`, what is free, which settings help
 void* allocate_device(std::size_t bytes, const char* what);
 void free_device(void* memory, std::size_t bytes) noexcept;
 void* allocate_pinned(std::size_t bytes, const char* what);
 void free_pinned(void* memory) noexcept;
 
+std::size_t free_memory();
+/// What is needed, what is free, what to do: a message.
+std::string short_of_memory(std::size_t bytes, const char* what, const std::string& advice);
 /// @throws DeviceError if less than that is free now, with a sentence of what to do
 void require_memory(std::size_t bytes, const char* what, const std::string& advice);
 

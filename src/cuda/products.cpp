@@ -8,8 +8,6 @@ namespace charrnn::cuda {
 
 namespace {
 
-constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20U;  // what NVIDIA recommends for Hopper
-
 void check_cublas(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
   throw DeviceError(std::string("cuda: ") + what + ": " + cublasLtGetStatusString(status));

@@ -34,6 +34,8 @@ struct Product {
 
 class Products {
  public:
+  static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20U;  // what NVIDIA recommends for Hopper
+
   explicit Products(Arithmetic arithmetic);
   ~Products();
   Products(const Products&) = delete;
