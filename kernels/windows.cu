@@ -17,7 +17,7 @@ __global__ void cut_window_kernel(TextOnDevice text, const StepInputs* inputs, W
     to.ids[i] = real ? text.ids_of_bytes[text.text[at]] : kNoId;
     to.targets[i] = real ? text.ids_of_bytes[text.text[at + 1]] : kNoId;
     to.weights[i] = real ? 1.0F : 0.0F;
-    if (t == 0) to.reset[lane] = window == 0 ? 1 : 0;
+    if (t == 0) to.reset[lane] = window == 0 || !real ? 1 : 0;
     if (i == 0) *to.loss_scale = 1.0F / static_cast<float>(std::int64_t{shape.steps} * shape.batch);
   }
 }
@@ -33,7 +33,7 @@ __global__ void take_window_kernel(ArrivedWindow slot0, ArrivedWindow slot1, con
     to.ids[i] = real ? from.ids[at] : kNoId;
     to.targets[i] = real ? from.targets[at] : kNoId;
     to.weights[i] = real ? from.weights[at] : 0.0F;
-    if (t == 0) to.reset[lane] = real ? from.reset[lane] : 0;
+    if (t == 0) to.reset[lane] = real ? from.reset[lane] : 1;
     if (i == 0) *to.loss_scale = *from.loss_scale;
   }
 }

@@ -13,7 +13,8 @@ namespace charrnn::cuda {
 
 using DeviceId = std::uint16_t;
 
-/// A window on the device. `lanes` counts the padding too: those lanes have id kNoId and weight 0.
+/// A window on the device. `lanes` counts the padding too: those lanes have id kNoId and weight 0, and reset in every
+/// window, so that their state cannot grow: a gradient of 0 times infinity would spoil the weights'.
 struct WindowArrays {
   DeviceId* ids = nullptr;        // [T,lanes]
   DeviceId* targets = nullptr;    // [T,lanes]

@@ -76,7 +76,7 @@ constexpr States kStates[] = {{1, 2, 1, 1}, {3, 5, 4, 7}, {2, 4, 9, 37}};
 
 }  // namespace
 
-TEST_CASE("a window is cut from the text lane by lane, and padding lanes hold no character") {
+TEST_CASE("a window is cut from the text lane by lane, and padding lanes hold no character and reset") {
   for (const auto& [steps, batch, lanes] : kShapes) {
     for (const int window : {0, 2}) {
       const WindowShape shape{steps, batch, lanes};
@@ -102,7 +102,7 @@ TEST_CASE("a window is cut from the text lane by lane, and padding lanes hold no
           expected[0].push_back(b < batch ? of_bytes[text[at]] : 0xFFFF);
           expected[1].push_back(b < batch ? of_bytes[text[at + 1]] : 0xFFFF);
           expected[2].push_back(b < batch ? 1 : 0);
-          if (t == 0) expected[3].push_back(window == 0 ? 1 : 0);
+          if (t == 0) expected[3].push_back(window == 0 || b >= batch ? 1 : 0);
         }
       }
       CHECK(y == expected);
@@ -110,7 +110,7 @@ TEST_CASE("a window is cut from the text lane by lane, and padding lanes hold no
   }
 }
 
-TEST_CASE("a window is taken from the slot of its step, and padding lanes hold no character") {
+TEST_CASE("a window is taken from the slot of its step, and padding lanes hold no character and reset") {
   for (const auto& [steps, batch, lanes] : kShapes) {
     for (const int slot : {-1, 0, 1, 2, 5}) {  // -1: no inputs
       const WindowShape shape{steps, batch, lanes};
@@ -145,7 +145,7 @@ TEST_CASE("a window is taken from the slot of its step, and padding lanes hold n
           expected[0].push_back(real ? from_ids(s)[t * B + b] : 0xFFFF);
           expected[1].push_back(real ? from_targets(s)[t * B + b] : 0xFFFF);
           expected[2].push_back(real ? from_weights(s)[t * B + b] : 0);
-          if (t == 0) expected[3].push_back(real ? from_reset(s)[b] : 0);
+          if (t == 0) expected[3].push_back(real ? from_reset(s)[b] : 1);
         }
       }
       CHECK(y == expected);
