@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::size_t kRing = 2 * kStepsInFlight;
 constexpr int kDrawnAtOnce = 256;
+constexpr int kMostTracks = 4;  // each has a workspace for products
 /// A text may take up to this share of the memory that is free once the session is there: the rest is for validation.
 constexpr std::size_t kTextShare = 2;
 
@@ -81,9 +82,9 @@ CudaSession::CudaSession(CudaNetwork& network, const SessionShape& shape)
     : network_(network), shape_(shape), element_(network.format().element) {
   recurrence_ = make_recurrence(network, shape, lanes_);
   for (int steps = 1; steps <= shape.max_steps; ++steps) most_parts_ = std::max(most_parts_, recurrence_->parts(steps));
-  if (most_parts_ > 1) tracks_ = network.shape().layers;
+  if (most_parts_ > 1) tracks_ = std::min(network.shape().layers, kMostTracks);
   for (int l = 0; l < tracks_; ++l) network.track(l);  // made now, since a capture may not
-  events_.resize(static_cast<std::size_t>(tracks_ * most_parts_));
+  if (tracks_ > 1) events_.resize(static_cast<std::size_t>(network.shape().layers * most_parts_));
   joined_.resize(static_cast<std::size_t>(tracks_));
   const NetworkShape& n = network.shape();
   const auto T = static_cast<std::size_t>(shape.max_steps), lanes = static_cast<std::size_t>(lanes_);
@@ -142,7 +143,8 @@ std::size_t CudaSession::memory_bytes(const NetworkShape& n, Precision precision
   const auto W = static_cast<std::size_t>(gate_blocks(n.cell, n.hidden).width);
   std::size_t bytes = layers * (T + 1) * B * H * (size + (has_cell_state(n.cell) ? sizeof(float) : 0));
   bytes += rows * (V * sizeof(float) + sizeof(RowLoss) + 4 * sizeof(DeviceId) + sizeof(float));
-  bytes += (layers > 1 ? rows : B) * W * sizeof(float);
+  bytes += layers * B * W * sizeof(float) + (layers > 1 ? rows * W * sizeof(float) : 0);
+  bytes += (std::min<std::size_t>(layers, kMostTracks) - 1) * Products::kWorkspaceBytes;
   if (s.training) bytes += layers * (rows * (W + 2 * H) * size + 2 * B * H * sizeof(float)) + rows * 2 * V * size;
   return bytes;
 }
@@ -265,17 +267,18 @@ std::vector<Part> CudaSession::parts_of(const Pass& pass) const {
 }
 
 /// Layers' streams wait for the session's own ...
-void CudaSession::fork() {
-  if (tracks_ == 1) return;
+void CudaSession::fork(const Pass& pass) {
+  if (!side_by_side(pass)) return;
   forked_.record(network_.stream());
-  for (int l = 1; l < tracks_; ++l) forked_.hold(track_of(l).stream);
+  for (int i = 1; i < tracks_; ++i) forked_.hold(network_.track(i).stream);
 }
 
 /// ... and it for them.
-void CudaSession::join() {
-  for (int l = 1; l < tracks_; ++l) {
-    const Event& joined = joined_[static_cast<std::size_t>(l)];
-    joined.record(track_of(l).stream);
+void CudaSession::join(const Pass& pass) {
+  if (!side_by_side(pass)) return;
+  for (int i = 1; i < tracks_; ++i) {
+    const Event& joined = joined_[static_cast<std::size_t>(i)];
+    joined.record(network_.track(i).stream);
     joined.hold(network_.stream());
   }
 }
@@ -285,7 +288,7 @@ LayerWindow CudaSession::layer_window(int layer, const Pass& pass) {
   w.layer = layer;
   w.steps = pass.steps;
   w.keep = pass.keep;
-  w.track = &track_of(layer);
+  w.track = &track_of(layer, pass);
   if (layer == 0) {
     w.ids = pass.dense ? nullptr : window_.ids;
     w.one_hot = one_hot_.data();
@@ -301,7 +304,7 @@ LayerWindow CudaSession::layer_window(int layer, const Pass& pass) {
   return w;
 }
 
-void CudaSession::drop_out_part(int layer, const Part& part, const void* x, void* y) {
+void CudaSession::drop_out_part(int layer, const Pass& pass, const Part& part, const void* x, void* y) {
   const std::int64_t at = part.first * slot() * static_cast<std::int64_t>(size_of(element_));
   drop_out({.element = element_,
             .first = part.first,
@@ -312,7 +315,7 @@ void CudaSession::drop_out_part(int layer, const Part& part, const void* x, void
             .x = static_cast<const std::byte*>(x) + at,
             .y = static_cast<std::byte*>(y) + at,
             .step = &inputs_.data()->dropout},
-           track_of(layer).stream);
+           track_of(layer, pass).stream);
 }
 
 void CudaSession::enqueue_forward(const Pass& pass) {
@@ -322,19 +325,20 @@ void CudaSession::enqueue_forward(const Pass& pass) {
     one_hot(window_.ids, std::int64_t{pass.steps} * lanes_, one_hot_stride(vocabulary), one_hot_.data(), element_,
             network_.stream());
   }
-  fork();
+  fork(pass);
   const std::vector<Part> parts = parts_of(pass);
+  const bool beside = side_by_side(pass);
   for (int p = 0; p < static_cast<int>(parts.size()); ++p) {
     const Part& part = parts[static_cast<std::size_t>(p)];
     for (int l = 0; l < network_.shape().layers; ++l) {
       const Range layer_range("layer");
-      if (tracks_ > 1 && l > 0) event(l - 1, p).hold(track_of(l).stream);
+      if (beside && l > 0) event(l - 1, p).hold(track_of(l, pass).stream);
       recurrence_->forward(layer_window(l, pass), part);
-      if (pass.dropout) drop_out_part(l, part, h(l, 1), dropped_[static_cast<std::size_t>(l)].data());
-      if (tracks_ > 1) event(l, p).record(track_of(l).stream);
+      if (pass.dropout) drop_out_part(l, pass, part, h(l, 1), dropped_[static_cast<std::size_t>(l)].data());
+      if (beside) event(l, p).record(track_of(l, pass).stream);
     }
   }
-  join();
+  join(pass);
 }
 
 void CudaSession::enqueue_head(const Pass& pass) {
@@ -390,24 +394,25 @@ void CudaSession::enqueue_backward(const Pass& pass) {
               network_.stream());
   network_.products().run({.a = dlogits, .b = weight, .to = dy_.back().data(), .element = element_, .stride = n.hidden},
                           network_.stream());
-  fork();
+  fork(pass);
   const std::vector<Part> parts = parts_of(pass);
+  const bool beside = side_by_side(pass);
   for (int p = static_cast<int>(parts.size()) - 1; p >= 0; --p) {
     const Part& part = parts[static_cast<std::size_t>(p)];
     for (int l = n.layers - 1; l >= 0; --l) {
       const Range layer_range("layer");
       if (l < n.layers - 1) {
-        if (tracks_ > 1) event(l + 1, p).hold(track_of(l).stream);
-        recurrence_->input_gradient(layer_window(l + 1, pass), part, track_of(l));
+        if (beside) event(l + 1, p).hold(track_of(l, pass).stream);
+        recurrence_->input_gradient(layer_window(l + 1, pass), part, track_of(l, pass));
       }
       void* const dy = dy_[static_cast<std::size_t>(l)].data();
-      if (pass.dropout) drop_out_part(l, part, dy, dy);
+      if (pass.dropout) drop_out_part(l, pass, part, dy, dy);
       recurrence_->backward(layer_window(l, pass), part);
-      if (tracks_ > 1) event(l, p).record(track_of(l).stream);
+      if (beside) event(l, p).record(track_of(l, pass).stream);
     }
   }
   for (int l = n.layers - 1; l >= 0; --l) recurrence_->weight_gradients(layer_window(l, pass));
-  join();
+  join(pass);
 }
 
 void CudaSession::refresh() {
@@ -533,7 +538,7 @@ void CudaSession::check_logits(int steps, std::size_t size, bool may_be_empty) c
 void CudaSession::submit_step(const Window& window, const DropoutKey& dropout, const UpdateSettings& settings) {
   if (!shape_.training) throw ShapeError("Session::submit_step: the session was not opened for training");
   check_window(window, shape_, network_.shape().vocabulary, true);
-  refresh();
+  network_.refresh();
   Arrival& arrival = arrivals_[next_slot_ % 2];
   send(window, arrival);
   run_step({window.steps, dropout.probability > 0, false, settings.optimizer.name},
@@ -572,6 +577,7 @@ bool CudaSession::hold_text(const TextWindows& w) {
                     "again");
   }
   text_ = std::move(held);
+  steps_.clear();  // graphs of steps point to the text before
   return true;
 }
 
@@ -581,7 +587,7 @@ void CudaSession::submit_text_step(std::int64_t window, const DropoutKey& dropou
     throw ShapeError("Session::submit_text_step: window " + std::to_string(window) + " is outside the epoch's " +
                      std::to_string(text_->windows_per_epoch));
   }
-  refresh();
+  network_.refresh();
   run_step({text_->steps, dropout.probability > 0, true, settings.optimizer.name},
            {.dropout = dropout_step(dropout),
             .rule = rule_of(settings),
@@ -628,7 +634,10 @@ void CudaSession::run_step(const StepKey& key, const StepInputs& inputs) {
     enqueue_step(key);
     network_.device().launches_a_step = launch_count() - before;
   } else {
-    if (!step->second) step->second = Graph::capture(network_.stream(), [&] { enqueue_step(key); });
+    if (!step->second) {
+      step->second = Graph::capture(network_.stream(), [&] { enqueue_step(key); });
+      network_.device().launches_a_step = static_cast<std::int64_t>(step->second->nodes());
+    }
     step->second->launch(network_.stream());
   }
   done_[at].record(network_.stream());

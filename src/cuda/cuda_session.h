@@ -90,14 +90,15 @@ class CudaSession final : public Session {
 
   // Work on the stream, and on those of layers beside it.
   std::vector<Part> parts_of(const Pass& pass) const;
-  Track& track_of(int layer) { return network_.track(tracks_ == 1 ? 0 : layer); }
+  bool side_by_side(const Pass& pass) const { return recurrence_->parts(pass.steps) > 1; }
+  Track& track_of(int layer, const Pass& pass) { return network_.track(side_by_side(pass) ? layer % tracks_ : 0); }
   const Event& event(int layer, int part) const {
     return events_[static_cast<std::size_t>(layer * most_parts_ + part)];
   }
-  void fork();
-  void join();
+  void fork(const Pass& pass);
+  void join(const Pass& pass);
   LayerWindow layer_window(int layer, const Pass& pass);
-  void drop_out_part(int layer, const Part& part, const void* x, void* y);
+  void drop_out_part(int layer, const Pass& pass, const Part& part, const void* x, void* y);
   void enqueue_forward(const Pass& pass);
   void enqueue_head(const Pass& pass);
   void enqueue_loss(const Pass& pass);
@@ -115,7 +116,7 @@ class CudaSession final : public Session {
   int most_parts_ = 1;
   std::vector<Event> events_;  // [L,parts] a layer is done with a part
   Event forked_;
-  std::vector<Event> joined_;  // [L]
+  std::vector<Event> joined_;  // [tracks]
 
   DeviceBuffer<std::byte> h_;                     // [L][T+1,lanes,H]
   DeviceBuffer<float> c_;                         // the same, LSTM
