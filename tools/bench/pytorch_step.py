@@ -23,10 +23,17 @@ from model import CELLS, CharRnn, detached, initialize  # noqa: E402  (needs the
 WINDOWS = 8   # different ones, used in turn
 
 
+def allow_tf32(allowed):
+    """For products and cuDNN alike; PyTorch's own default differs between the two."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def time_steps(options):
     generator = torch.Generator().manual_seed(options.seed)
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
+    allow_tf32(options.precision == "tf32")
     shape = (WINDOWS, options.sequence, options.batch)
     ids = torch.randint(options.vocabulary, shape, generator=generator).to(device)
     targets = torch.randint(options.vocabulary, shape, generator=generator).to(device)
@@ -68,9 +75,10 @@ def main():
     parser.add_argument("--sequence", type=int, default=100)
     parser.add_argument("--dropout", type=float, default=0.5)
     parser.add_argument("--clip", type=float, default=0.05)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: autocast")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32",
+                        help="tf32: of a GPU; bf16: autocast")
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--seed", type=int, default=123)

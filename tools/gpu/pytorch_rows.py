@@ -159,22 +159,16 @@ def times(wall, device=None):
     return result
 
 
-def allow_tf32(allowed):
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
-
-
 def time_users(shape, precision, steps, device):
-    allow_tf32(precision == "tf32")
     options = argparse.Namespace(cell="lstm", clip=5.0, seed=123, device=device.type, steps=steps, warm_up=WARM_UP,
-                                 precision="bf16" if precision == "bf16" else "fp32", **shape)
+                                 precision=precision, **shape)
     ms, loss = pytorch_step.time_steps(options)
     return {"batch": shape["batch"], "last_loss": loss, **times(ms)}
 
 
 def sample_users(shape, characters, device):
     """A loop over nn.LSTM and multinomial, a character at a time, each read by the host."""
-    allow_tf32(False)
+    pytorch_step.allow_tf32(False)
     model = CharRnn("lstm", shape["vocabulary"], shape["hidden"], shape["layers"]).to(device).eval()
     with torch.no_grad():
         def draw(count):
@@ -252,7 +246,7 @@ class Rows:
         key = (request["row"], tuple(sorted(shape.items())))
         if key not in self.graphed:
             self.graphed.clear()
-            allow_tf32(False)
+            pytorch_step.allow_tf32(False)
             self.graphed[key] = GraphedStep(shape, rest[0], "single" in rest, self.device)
         return self.graphed[key].answer(request["steps"])
 
@@ -264,6 +258,8 @@ def main():
     warnings.filterwarnings("ignore")
     answers, sys.stdout = sys.stdout, sys.stderr   # what a library prints is no answer
     device = torch.device(options.device)
+    if device.type == "cpu":
+        torch.set_num_threads(1)   # what is tried out is small
     facts = {"torch": torch.__version__, "device": options.device}
     if device.type == "cuda":
         facts.update(cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(),

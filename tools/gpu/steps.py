@@ -114,8 +114,12 @@ def loss_curves(check, step):
             step.fail(f"{name}: exit code {outcome.code}: {outcome.last_line()}")
     step.details["curves"] = {**{f"pytorch-{n}": c for n, c in yardsticks.items()}, **runs}
     if "fp64" not in yardsticks or "torch" not in yardsticks:
-        raise_or_skip(check, step, gpu)
-        return
+        if check.has_torch:
+            return   # it has failed, and that is said
+        if gpu and not check.is_tiny:
+            step.fail(f"{check.python} has no torch: the curves were compared with nothing")
+            return
+        raise Skipped(f"{check.python} has no torch")
 
     exact = yardsticks["fp64"]
     longest = s.layers * s.sequence * max(2 * s.hidden, 96)
@@ -150,13 +154,6 @@ def loss_curves(check, step):
                    f"as means over {curves.WINDOW} steps.", "",
                    "| run | beside | largest difference, nats | of what rounding explains | worst from step |",
                    "|---|---|---:|---:|---:|", *rows]
-
-
-def raise_or_skip(check, step, gpu):
-    if gpu and not check.has_torch:
-        step.fail(f"{check.python} has no torch: the curves were compared with nothing")
-    elif not check.has_torch:
-        raise Skipped(f"{check.python} has no torch")
 
 
 def comparable(folder):
@@ -264,7 +261,8 @@ def sanitizers(check, step):
 
     def run(tool, implementation, precision):
         name = f"sanitizer-{tool}-{implementation}-{precision}"
-        command = [sanitizer, "--tool", tool, "--error-exitcode", 9, "--launch-timeout", 60, "--print-limit", 20]
+        command = [sanitizer, "--tool", tool, "--error-exitcode", 9, "--launch-timeout", 60, "--print-limit", 20,
+                   "--report-api-errors", "no"]   # we check each status; libraries try calls that may fail
         if tool != "memcheck":
             command += ["--kernel-name", "kns=charrnn"]
         command += [check.program, "train", "--config", check.config_file(), "--output", check.out / "runs" / name,
