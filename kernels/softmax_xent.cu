@@ -7,7 +7,7 @@ namespace charrnn::cuda {
 
 namespace {
 
-constexpr unsigned kBlock = 256;
+constexpr unsigned kBlock = 256, kSumBlock = 1024;
 
 /// A warp has a row. Lane k of the warp has columns k, k + 32, ...
 template <class Real>
@@ -54,7 +54,8 @@ __global__ void softmax_xent_kernel(SoftmaxXent s) {
   }
 }
 
-__global__ void sum_losses_kernel(const RowLoss* losses, std::int64_t rows, WindowSums* to) {
+__global__ void __launch_bounds__(kSumBlock)
+    sum_losses_kernel(const RowLoss* losses, std::int64_t rows, WindowSums* to) {
   __shared__ double partial[kWarp];
   double nats = 0, weight = 0, correct = 0;
   for (std::int64_t i = threadIdx.x; i < rows; i += blockDim.x) {
@@ -87,7 +88,7 @@ void softmax_xent(const SoftmaxXent& s, cudaStream_t stream) {
 }
 
 void sum_losses(const RowLoss* losses, std::int64_t rows, WindowSums* to, cudaStream_t stream) {
-  launch("sum_losses", sum_losses_kernel, {dim3(1), dim3(1024), 0}, stream, losses, rows, to);
+  launch("sum_losses", sum_losses_kernel, {dim3(1), dim3(kSumBlock), 0}, stream, losses, rows, to);
 }
 
 void add_bias(const float* logits, const float* bias, std::int64_t rows, int vocabulary, int stride, float* to,

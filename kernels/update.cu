@@ -9,7 +9,7 @@ namespace charrnn::cuda {
 
 namespace {
 
-constexpr unsigned kBlock = 256;
+constexpr unsigned kBlock = 256, kDecideBlock = 1024;
 constexpr float kNoClip = 3.0e38F;
 
 // fp16: the scale doubles after so many steps without overflow, and halves at one. As PyTorch's GradScaler has it.
@@ -60,7 +60,7 @@ __device__ void adapt_scale(DeviceUpdateState& state, bool overflow) {
   }
 }
 
-__global__ void decide_kernel(Decide d) {
+__global__ void __launch_bounds__(kDecideBlock) decide_kernel(Decide d) {
   __shared__ double sums[kWarp];
   double sum = 0;
   for (std::int64_t i = threadIdx.x; i < d.chunks; i += blockDim.x) sum += d.partial[i];
@@ -124,7 +124,7 @@ void unscale(float* g, std::int64_t n, const DeviceUpdateState* state, cudaStrea
 }
 
 void decide(const Decide& d, cudaStream_t stream) {
-  launch("decide", decide_kernel, {dim3(1), dim3(1024), 0}, stream, d);
+  launch("decide", decide_kernel, {dim3(1), dim3(kDecideBlock), 0}, stream, d);
 }
 
 void update(OptimizerKind kind, const Update& u, cudaStream_t stream) {

@@ -86,6 +86,17 @@ std::size_t free_memory() {
   return free_bytes;
 }
 
+void copy_to_device(void* to, const void* from, std::size_t bytes) {
+  check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+  // It returns once the bytes have left the host's memory, and the streams here do not wait for the one that it uses:
+  // without this a kernel could read before they have arrived.
+  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
+void copy_to_host(void* to, const void* from, std::size_t bytes) {
+  check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy to the host");
+}
+
 void require_memory(std::size_t bytes, const char* what, const std::string& advice) {
   if (bytes > free_memory()) throw DeviceError(short_of_memory(bytes, what, advice));
 }

@@ -70,13 +70,13 @@ CudaNetwork::CudaNetwork(const NetworkShape& shape, Precision precision, std::sh
 void CudaNetwork::read(Arena which, std::span<float> to) {
   if (to.size() != layout_.arena_size()) throw ShapeError("Network::read: the span has not the arena's size");
   device_->stream.wait();
-  check(cudaMemcpy(to.data(), arena(which), to.size_bytes(), cudaMemcpyDeviceToHost), "cudaMemcpy");
+  copy_to_host(to.data(), arena(which), to.size_bytes());
 }
 
 void CudaNetwork::write(Arena which, std::span<const float> from) {
   if (from.size() != layout_.arena_size()) throw ShapeError("Network::write: the span has not the arena's size");
   device_->stream.wait();
-  check(cudaMemcpy(arena(which), from.data(), from.size_bytes(), cudaMemcpyHostToDevice), "cudaMemcpy");
+  copy_to_device(arena(which), from.data(), from.size_bytes());
   if (which == Arena::kParameters) ++version_;
 }
 
@@ -93,7 +93,7 @@ void CudaNetwork::note_fallback(const std::string& why) {
 UpdateState CudaNetwork::update_state() {
   device_->stream.wait();
   DeviceUpdateState state;
-  check(cudaMemcpy(&state, state_.data(), sizeof(state), cudaMemcpyDeviceToHost), "cudaMemcpy");
+  copy_to_host(&state, state_.data(), sizeof(state));
   return {state.updates, state.loss_scale, state.since_overflow};
 }
 
@@ -102,7 +102,7 @@ void CudaNetwork::set_update_state(const UpdateState& from) {
   const DeviceUpdateState state{from.updates, from.since_overflow, adapts ? static_cast<float>(from.loss_scale) : 1.0F,
                                 adapts};
   device_->stream.wait();
-  check(cudaMemcpy(state_.data(), &state, sizeof(state), cudaMemcpyHostToDevice), "cudaMemcpy");
+  copy_to_device(state_.data(), &state, sizeof(state));
 }
 
 Track& CudaNetwork::track(int index) {

@@ -51,13 +51,6 @@ void encode(const float* from, Element element, std::byte* to, std::size_t count
   });
 }
 
-void copy_to_device(void* to, const void* from, std::size_t bytes) {
-  check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
-}
-void copy_to_host(void* to, const void* from, std::size_t bytes) {
-  check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy to the host");
-}
-
 /// The recurrence that was asked for, or the fused one with a note where cuDNN cannot be had.
 std::unique_ptr<Recurrence> make_recurrence(CudaNetwork& network, const SessionShape& session, int& lanes) {
   std::string why;

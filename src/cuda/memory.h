@@ -34,6 +34,10 @@ void free_pinned(void* memory) noexcept;
 std::size_t free_memory();
 /// What is needed, what is free, what to do: a message.
 std::string short_of_memory(std::size_t bytes, const char* what, const std::string& advice);
+/// Copies between memory of the host that is not pinned and the device, when nothing on the device uses either. Wait.
+void copy_to_device(void* to, const void* from, std::size_t bytes);
+void copy_to_host(void* to, const void* from, std::size_t bytes);
+
 /// @throws DeviceError if less than that is free now, with a sentence of what to do
 void require_memory(std::size_t bytes, const char* what, const std::string& advice);
 
