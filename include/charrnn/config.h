@@ -120,10 +120,26 @@ struct Config {
 std::string_view name_of(Cell cell);  // both kinds of rnn are "rnn"; model.nonlinearity tells them apart
 std::string_view name_of(Nonlinearity nonlinearity);
 std::string_view name_of(SplitBy by);
-std::string_view name_of(Precision precision);
-std::string_view name_of(Implementation implementation);
 std::string_view name_of(OptimizerKind kind);
 std::string_view name_of(ScheduleConfig::Kind kind);
+constexpr std::string_view name_of(Precision precision) {  // here, since backends name them too
+  switch (precision) {
+    case Precision::kAuto: return "auto";
+    case Precision::kFp32: return "fp32";
+    case Precision::kBf16: return "bf16";
+    case Precision::kTf32: return "tf32";
+    case Precision::kFp16: break;
+  }
+  return "fp16";
+}
+constexpr std::string_view name_of(Implementation implementation) {
+  switch (implementation) {
+    case Implementation::kAuto: return "auto";
+    case Implementation::kCudnn: return "cudnn";
+    case Implementation::kFused: break;
+  }
+  return "fused";
+}
 
 /// Reads a YAML file and applies overrides of the form key.path=value (values are YAML), in order.
 /// @throws ConfigError with file, line, key path, what was expected and the nearest known key

@@ -26,26 +26,6 @@ std::string_view name_of(Nonlinearity n) { return n == Nonlinearity::kTanh ? "ta
 
 std::string_view name_of(SplitBy by) { return by == SplitBy::kTail ? "tail" : "stream"; }
 
-std::string_view name_of(Precision precision) {
-  switch (precision) {
-    case Precision::kAuto: return "auto";
-    case Precision::kFp32: return "fp32";
-    case Precision::kBf16: return "bf16";
-    case Precision::kTf32: return "tf32";
-    case Precision::kFp16: break;
-  }
-  return "fp16";
-}
-
-std::string_view name_of(Implementation implementation) {
-  switch (implementation) {
-    case Implementation::kAuto: return "auto";
-    case Implementation::kCudnn: return "cudnn";
-    case Implementation::kFused: break;
-  }
-  return "fused";
-}
-
 std::string_view name_of(OptimizerKind kind) {
   switch (kind) {
     case OptimizerKind::kRmsprop: return "rmsprop";

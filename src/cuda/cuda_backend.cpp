@@ -20,20 +20,6 @@ constexpr int kOldest = 61;
 constexpr int kFirstWithBf16 = 80;  // and TF32
 constexpr int kFirstWithFp16 = 70;  // on tensor cores
 
-// The seam knows no config, and so not its names.
-std::string precision_name(Precision p) {
-  switch (p) {
-    case Precision::kAuto: return "auto";
-    case Precision::kFp32: return "fp32";
-    case Precision::kBf16: return "bf16";
-    case Precision::kTf32: return "tf32";
-    case Precision::kFp16: break;
-  }
-  return "fp16";
-}
-/// What auto resolves to, too: wants_cudnn() in recurrence.cpp.
-std::string implementation_name(Implementation i) { return i == Implementation::kCudnn ? "cudnn" : "fused"; }
-
 std::string sentence(cudaError_t status) { return std::string(cudaGetErrorString(status)); }
 
 /// Names the reason for no GPU in the words that help; empty: there are `*count`.
@@ -126,7 +112,8 @@ CudaBackend::CudaBackend(const CudaDeviceStatus& status, Implementation implemen
   info_.name = status.name;
   info_.precisions = status.precisions;
   info_.steps_in_flight = kStepsInFlight;
-  info_.implementation = implementation_name(implementation);
+  // auto is fused: wants_cudnn() in recurrence.cpp.
+  info_.implementation = name_of(implementation == Implementation::kCudnn ? implementation : Implementation::kFused);
 }
 
 Precision CudaBackend::resolve(Precision precision) const {
@@ -135,9 +122,9 @@ Precision CudaBackend::resolve(Precision precision) const {
     return precision;
   }
   std::string has;
-  for (const Precision p : info_.precisions) has += (has.empty() ? "" : ", ") + std::string(precision_name(p));
-  throw DeviceError("cuda: " + info_.name + " does not compute in " + precision_name(precision) + ", only in " + has +
-                    "; set the precision (train.precision, --precision) to one of these or to auto");
+  for (const Precision p : info_.precisions) has += (has.empty() ? "" : ", ") + std::string(name_of(p));
+  throw DeviceError("cuda: " + info_.name + " does not compute in " + std::string(name_of(precision)) + ", only in " +
+                    has + "; set the precision (train.precision, --precision) to one of these or to auto");
 }
 
 std::unique_ptr<Network> CudaBackend::make_network(const NetworkShape& shape, Precision precision) {
