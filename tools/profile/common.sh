@@ -1,13 +1,20 @@
 # What the scripts of this folder share. Sourced, not run; after tools/lib.sh.
 # shellcheck shell=bash
 
-# find_program: $program becomes a bundle's (then with its libraries) or the release build's.
+# find_program: $program becomes a bundle's (then with its libraries and CUDA's, as tools/gpu-check finds them) or the
+# release build's.
 find_program() {
+  local folders
   # shellcheck disable=SC2154
   program=$root/build/release/charrnn-gpu
   if [[ -x $root/bin/charrnn-gpu ]]; then
     program=$root/bin/charrnn-gpu
-    export LD_LIBRARY_PATH=$root/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    folders=$(python3 -B -c '
+import sys
+sys.path.insert(0, sys.argv[1])
+from common import cuda_folders
+print("".join(f":{folder}" for folder in cuda_folders("python3")))' "$root/tools/gpu")
+    export LD_LIBRARY_PATH=$root/lib$folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   fi
   [[ -x $program ]] || fail 1 "no $program; run tools/build"
   export CHARRNN_CONFIGS=$root/configs
