@@ -14,6 +14,17 @@ namespace charrnn::cuda {
 
 namespace {
 
+/// The grid of a step: units across, lanes down. It spares each element a division.
+constexpr unsigned kUnitsABlock = 128;
+LaunchShape step_grid(int lanes, int hidden) {
+  constexpr int kMostDown = 65535;
+  return {dim3((static_cast<unsigned>(hidden) + kUnitsABlock - 1) / kUnitsABlock,
+               static_cast<unsigned>(lanes < kMostDown ? lanes : kMostDown)),
+          dim3(kUnitsABlock), 0};
+}
+__device__ int first_unit() { return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); }
+__device__ int unit_step() { return static_cast<int>(gridDim.x * blockDim.x); }
+
 /// A row of gates, column by column: gate g of unit u.
 struct Row {
   std::int64_t at;  // of gate 0
@@ -80,21 +91,21 @@ __device__ void rnn_forward(const CellForward& s, std::int64_t lane, int unit, s
 
 template <Cell kCell, class Real>
 __global__ void cell_forward_kernel(CellForward s) {
-  const std::int64_t n = std::int64_t{s.lanes} * s.hidden;
-  for (std::int64_t i = thread_index(); i < n; i += thread_count()) {
-    const std::int64_t lane = i / s.hidden;
-    const int unit = static_cast<int>(i % s.hidden);
-    if (s.ids != nullptr && s.ids[lane] == kNoId) {  // padding: no character, no state
-      static_cast<Real*>(s.h)[i] = from_float<Real>(0.0F);
-      if constexpr (kCell == Cell::kLstm) s.c[i] = 0.0F;
-      continue;
-    }
-    if constexpr (kCell == Cell::kLstm) {
-      lstm_forward<Real>(s, lane, unit, i);
-    } else if constexpr (kCell == Cell::kGru) {
-      gru_forward<Real>(s, lane, unit, i);
-    } else {
-      rnn_forward<kCell == Cell::kRnnRelu, Real>(s, lane, unit, i);
+  for (std::int64_t lane = blockIdx.y; lane < s.lanes; lane += gridDim.y) {
+    for (int unit = first_unit(); unit < s.hidden; unit += unit_step()) {
+      const std::int64_t i = lane * s.hidden + unit;
+      if (s.ids != nullptr && s.ids[lane] == kNoId) {  // padding: no character, no state
+        static_cast<Real*>(s.h)[i] = from_float<Real>(0.0F);
+        if constexpr (kCell == Cell::kLstm) s.c[i] = 0.0F;
+        continue;
+      }
+      if constexpr (kCell == Cell::kLstm) {
+        lstm_forward<Real>(s, lane, unit, i);
+      } else if constexpr (kCell == Cell::kGru) {
+        gru_forward<Real>(s, lane, unit, i);
+      } else {
+        rnn_forward<kCell == Cell::kRnnRelu, Real>(s, lane, unit, i);
+      }
     }
   }
 }
@@ -134,18 +145,18 @@ __device__ void gru_backward(const CellBackward& s, const Row& row, std::int64_t
 
 template <Cell kCell, class Real>
 __global__ void cell_backward_kernel(CellBackward s) {
-  const std::int64_t n = std::int64_t{s.lanes} * s.hidden;
-  for (std::int64_t i = thread_index(); i < n; i += thread_count()) {
-    const std::int64_t lane = i / s.hidden;
-    const int unit = static_cast<int>(i % s.hidden);
-    if constexpr (kCell == Cell::kLstm) {
-      lstm_backward<Real>(s, {lane * 4 * s.hidden + unit, s.hidden}, i);
-    } else if constexpr (kCell == Cell::kGru) {
-      gru_backward<Real>(s, {lane * 4 * s.hidden + unit, s.hidden}, i);
-    } else {
-      const float h = to_float(static_cast<const Real*>(s.h)[i]);
-      static_cast<Real*>(s.gates)[i] =
-          from_float<Real>(rnn_cell_backward<kCell == Cell::kRnnRelu>(h, incoming<Real>(s, i)));
+  for (std::int64_t lane = blockIdx.y; lane < s.lanes; lane += gridDim.y) {
+    for (int unit = first_unit(); unit < s.hidden; unit += unit_step()) {
+      const std::int64_t i = lane * s.hidden + unit;
+      if constexpr (kCell == Cell::kLstm) {
+        lstm_backward<Real>(s, {lane * 4 * s.hidden + unit, s.hidden}, i);
+      } else if constexpr (kCell == Cell::kGru) {
+        gru_backward<Real>(s, {lane * 4 * s.hidden + unit, s.hidden}, i);
+      } else {
+        const float h = to_float(static_cast<const Real*>(s.h)[i]);
+        static_cast<Real*>(s.gates)[i] =
+            from_float<Real>(rnn_cell_backward<kCell == Cell::kRnnRelu>(h, incoming<Real>(s, i)));
+      }
     }
   }
 }
@@ -187,15 +198,13 @@ void with_cell(Cell cell, Element element, const F& f) {
 
 void cell_forward(const CellForward& s, cudaStream_t stream) {
   with_cell(s.cell, s.element, [&](auto cell, auto real) {
-    launch("cell_forward", cell_forward_kernel<cell, decltype(real)>, cover(std::int64_t{s.lanes} * s.hidden), stream,
-           s);
+    launch("cell_forward", cell_forward_kernel<cell, decltype(real)>, step_grid(s.lanes, s.hidden), stream, s);
   });
 }
 
 void cell_backward(const CellBackward& s, cudaStream_t stream) {
   with_cell(s.cell, s.element, [&](auto cell, auto real) {
-    launch("cell_backward", cell_backward_kernel<cell, decltype(real)>, cover(std::int64_t{s.lanes} * s.hidden), stream,
-           s);
+    launch("cell_backward", cell_backward_kernel<cell, decltype(real)>, step_grid(s.lanes, s.hidden), stream, s);
   });
 }
 

@@ -1,5 +1,7 @@
 #include "kernels/softmax_xent.h"
 
+#include <limits>
+
 #include "kernels/launch.h"
 #include "kernels/threads.h"
 
@@ -23,7 +25,7 @@ __global__ void softmax_xent_kernel(SoftmaxXent s) {
     if (lane == 0) s.losses[row] = {0.0F, 0.0F, 0.0F};
     return;
   }
-  float largest = -3.0e38F;
+  float largest = -std::numeric_limits<float>::infinity();
   for (int v = lane; v < s.vocabulary; v += kWarp) {
     const float x = logits[v] + s.bias[v];
     largest = x > largest ? x : largest;

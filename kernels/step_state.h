@@ -8,13 +8,9 @@
 
 namespace charrnn::cuda {
 
-/// The optimizer and the clip as numbers. Host's doubles, rounded where the CPU backend rounds them.
-struct UpdateRule {
-  OptimizerKind optimizer = OptimizerKind::kRmsprop;
+/// The optimizer and the clip as numbers.
+struct UpdateRule : OptimizerRule {
   ClipConfig::Kind clip = ClipConfig::Kind::kNone;
-  double learning_rate = 0, epsilon = 0;
-  double decay = 0;  // rmsprop: decay_rate; adam: beta2; sgd: momentum
-  double beta1 = 0;  // adam
   double clip_threshold = 0;
 
   bool operator==(const UpdateRule&) const = default;

@@ -33,23 +33,6 @@ __global__ void unscale_kernel(float* g, std::int64_t n, const DeviceUpdateState
   for (std::int64_t i = thread_index(); i < n; i += thread_count()) g[i] *= scale;
 }
 
-/// @param update  counted from 1
-__device__ OptimizerFactors<float> factors(const UpdateRule& rule, std::int64_t update) {
-  OptimizerFactors<float> f{};
-  f.rate = static_cast<float>(rule.learning_rate);
-  f.epsilon = static_cast<float>(rule.epsilon);
-  f.decay = static_cast<float>(rule.decay);
-  f.fresh = static_cast<float>(1 - rule.decay);
-  if (rule.optimizer == OptimizerKind::kAdam) {
-    const auto t = static_cast<double>(update);
-    f.rate = static_cast<float>(rule.learning_rate / (1 - pow(rule.beta1, t)));
-    f.second_correction = static_cast<float>(1 / sqrt(1 - pow(rule.decay, t)));
-    f.decay1 = static_cast<float>(rule.beta1);
-    f.fresh1 = static_cast<float>(1 - rule.beta1);
-  }
-  return f;
-}
-
 __device__ void adapt_scale(DeviceUpdateState& state, bool overflow) {
   if (!state.adapts) return;
   if (overflow) {
@@ -79,7 +62,7 @@ __global__ void __launch_bounds__(kDecideBlock) decide_kernel(Decide d) {
     y.scale = static_cast<float>(rule.clip_threshold / norm / scale);
   }
   if (d.window != nullptr && loss_is_finite) adapt_scale(*d.state, y.skip);
-  if (!y.skip) y.factors = factors(rule, ++d.state->updates);
+  if (!y.skip) y.factors = factors_of(rule, ++d.state->updates);
   *d.decision = y;
 
   StepRecord& record = d.ring[d.inputs->slot % d.ring_size];

@@ -23,25 +23,6 @@ WeightView backward_view(const float* weights, const GateBlock& block, std::int6
   return {weights + block.weight_row * columns, block.rows, columns, columns, 1};
 }
 
-/// @param update  counted from 1
-OptimizerFactors<float> factors(const OptimizerConfig& o, std::int64_t update) {
-  OptimizerFactors<float> f{};
-  f.rate = static_cast<float>(o.learning_rate);
-  f.epsilon = static_cast<float>(o.epsilon);
-  double decay = o.name == OptimizerKind::kSgd ? o.momentum : o.decay_rate;
-  if (o.name == OptimizerKind::kAdam) {
-    const auto t = static_cast<double>(update);
-    f.rate = static_cast<float>(o.learning_rate / (1 - std::pow(o.beta1, t)));
-    f.second_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(o.beta2, t)));
-    f.decay1 = static_cast<float>(o.beta1);
-    f.fresh1 = static_cast<float>(1 - o.beta1);
-    decay = o.beta2;
-  }
-  f.decay = static_cast<float>(decay);
-  f.fresh = static_cast<float>(1 - decay);
-  return f;
-}
-
 }  // namespace
 
 CpuNetwork::CpuNetwork(const NetworkShape& shape, std::shared_ptr<ThreadPool> pool)
@@ -157,7 +138,7 @@ StepResult CpuNetwork::update(const UpdateSettings& settings) {
   if (result.skipped) return result;
 
   UpdateRow row;
-  row.factors = factors(settings.optimizer, updates_ + 1);
+  row.factors = factors_of(rule_of(settings.optimizer), updates_ + 1);
   row.clip_value = std::numeric_limits<float>::infinity();
   if (settings.clip.kind == ClipConfig::Kind::kValue) row.clip_value = static_cast<float>(settings.clip.threshold);
   if (settings.clip.kind == ClipConfig::Kind::kNorm && result.gradient_norm > settings.clip.threshold) {

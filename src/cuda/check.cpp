@@ -35,6 +35,26 @@ std::string mebibytes(std::size_t bytes) { return std::to_string((bytes + (1U <<
                     held + bytes);
 }
 
+/// What to do next. Errors of kernels come to light at a later call: that is what CHARRNN_SYNC is for.
+const char* advice_for(cudaError_t status) {
+  switch (status) {
+    case cudaErrorMemoryAllocation: return "; use a smaller train.batch, or end what else uses the GPU";
+    case cudaErrorIllegalAddress:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorHardwareStackError:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+      return "; the GPU cannot be used any more by this process, and nothing was saved from it: the same command goes "
+             "on "
+             "from the newest checkpoint. If it comes again, CHARRNN_SYNC=1 names the kernel that failed";
+    default: return "; the same command goes on from the newest checkpoint";
+  }
+}
+
 }  // namespace
 
 std::string short_of_memory(std::size_t bytes, const char* what, const std::string& advice) {
@@ -47,7 +67,7 @@ std::string short_of_memory(std::size_t bytes, const char* what, const std::stri
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) +
-                    "); if it comes again, CHARRNN_SYNC=1 names the kernel that failed");
+                    ")" + advice_for(status));
 }
 
 void launched(const char* kernel, cudaStream_t stream) {
@@ -65,6 +85,11 @@ bool sync_after_launch() {
 bool graphs_enabled() {
   static const bool enabled = !environment_is("CHARRNN_GRAPH", "0") && !sync_after_launch();
   return enabled;
+}
+
+bool text_may_be_held() {
+  static const bool may = !environment_is("CHARRNN_HOLD_TEXT", "0");
+  return may;
 }
 
 HeldMemory held_memory() { return {held, held_peak}; }

@@ -80,7 +80,7 @@ class CudaBackend final : public Backend {
  public:
   CudaBackend(const CudaDeviceStatus& status, Implementation implementation);
 
-  const DeviceInfo& info() const override { return info_; }
+  const DeviceInfo& info() const override;
   std::unique_ptr<Network> make_network(const NetworkShape& shape, Precision precision) override;
   std::size_t memory_bytes(const NetworkShape& shape, const SessionShape& session) const override {
     return CudaNetwork::memory_bytes(shape, info_.precisions.front()) +
@@ -95,7 +95,7 @@ class CudaBackend final : public Backend {
   Precision resolve(Precision precision) const;
 
   std::shared_ptr<Device> device_;
-  DeviceInfo info_;
+  mutable DeviceInfo info_;  // what computes the recurrence may change: info()
 };
 
 CudaBackend::CudaBackend(const CudaDeviceStatus& status, Implementation implementation) {
@@ -112,8 +112,13 @@ CudaBackend::CudaBackend(const CudaDeviceStatus& status, Implementation implemen
   info_.name = status.name;
   info_.precisions = status.precisions;
   info_.steps_in_flight = kStepsInFlight;
-  // auto is fused: wants_cudnn() in recurrence.cpp.
-  info_.implementation = name_of(implementation == Implementation::kCudnn ? implementation : Implementation::kFused);
+}
+
+/// auto is fused (wants_cudnn() in recurrence.cpp), and so is what fell back from cuDNN.
+const DeviceInfo& CudaBackend::info() const {
+  const bool cudnn = device_->implementation == Implementation::kCudnn;
+  info_.implementation = name_of(cudnn ? Implementation::kCudnn : Implementation::kFused);
+  return info_;
 }
 
 Precision CudaBackend::resolve(Precision precision) const {

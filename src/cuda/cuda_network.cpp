@@ -31,16 +31,7 @@ Format format_of(Precision precision) {
 }
 
 UpdateRule rule_of(const UpdateSettings& settings) {
-  const OptimizerConfig& o = settings.optimizer;
-  UpdateRule rule;
-  rule.optimizer = o.name;
-  rule.clip = settings.clip.kind;
-  rule.learning_rate = o.learning_rate;
-  rule.epsilon = o.epsilon;
-  rule.decay = o.name == OptimizerKind::kSgd ? o.momentum : o.name == OptimizerKind::kAdam ? o.beta2 : o.decay_rate;
-  rule.beta1 = o.beta1;
-  rule.clip_threshold = settings.clip.threshold;
-  return rule;
+  return {charrnn::rule_of(settings.optimizer), settings.clip.kind, settings.clip.threshold};
 }
 
 CudaNetwork::CudaNetwork(const NetworkShape& shape, Precision precision, std::shared_ptr<Device> device)
@@ -87,6 +78,7 @@ void CudaNetwork::unscale_gradients() {
 
 void CudaNetwork::note_fallback(const std::string& why) {
   if (why.empty()) return;
+  device_->implementation = Implementation::kFused;  // for what comes after, too
   device_->note("the recurrence is computed by the fused kernels, not by cuDNN: " + why);
 }
 

@@ -28,9 +28,9 @@ ArrivalLayout arrival_layout(const SessionShape& s) {
 
 DropoutStep dropout_step(const DropoutKey& key) {
   DropoutStep step;
+  step.step = key.step;  // counted up by the device without dropout too
   if (key.probability <= 0) return step;
   step.seed = key.seed;
-  step.step = key.step;
   step.bound = dropout_bound(key.probability);
   step.first_lane = static_cast<std::uint32_t>(key.first_lane);
   step.scale = 1.0F / (1.0F - key.probability);
@@ -51,13 +51,45 @@ void encode(const float* from, Element element, std::byte* to, std::size_t count
   });
 }
 
+/// One step forward and back through each layer, over zeros: cuDNN may accept a description and refuse to run it.
+void try_out(Recurrence& recurrence, CudaNetwork& network, int lanes, bool training) {
+  const auto n = static_cast<std::size_t>(lanes), hidden = static_cast<std::size_t>(network.shape().hidden);
+  const std::size_t size = size_of(network.format().element);
+  const auto stride = static_cast<std::size_t>(one_hot_stride(network.shape().vocabulary));
+  DeviceBuffer<std::byte> h(2 * n * hidden * size, "a trial"), one_hot(n * stride * size, "a trial");
+  DeviceBuffer<std::byte> x(n * hidden * size, "a trial"), dy(n * hidden * size, "a trial");
+  DeviceBuffer<std::byte> dx(n * hidden * size, "a trial");
+  DeviceBuffer<float> c(2 * n * hidden, "a trial");
+  for (DeviceBuffer<std::byte>* buffer : {&h, &one_hot, &x, &dy}) buffer->zero(network.stream());
+  c.zero(network.stream());
+  recurrence.refresh();
+  for (int layer = 0; layer < network.shape().layers; ++layer) {
+    LayerWindow w;
+    w.layer = layer;
+    w.steps = 1;
+    w.keep = training;
+    w.track = &network.track(0);
+    w.one_hot = one_hot.data();
+    w.x = layer == 0 ? nullptr : x.data();
+    w.h = h.data();
+    w.c = has_cell_state(network.shape().cell) ? c.data() : nullptr;
+    w.dy = dy.data();
+    w.dx = layer == 0 ? nullptr : dx.data();
+    recurrence.forward(w, {0, 1});
+    if (training) recurrence.backward(w, {0, 1});
+  }
+  network.device().stream.wait();
+}
+
 /// The recurrence that was asked for, or the fused one with a note where cuDNN cannot be had.
 std::unique_ptr<Recurrence> make_recurrence(CudaNetwork& network, const SessionShape& session, int& lanes) {
   std::string why;
   if (wants_cudnn(network, &why)) {
     try {
       lanes = cudnn_lanes(network, session.batch);
-      return make_cudnn_recurrence(network, {lanes, session.max_steps, session.training});
+      auto made = make_cudnn_recurrence(network, {lanes, session.max_steps, session.training});
+      try_out(*made, network, lanes, session.training);
+      return made;
     } catch (const OutOfMemory&) {
       throw;  // the fused one takes memory, too: fewer lanes are the way out
     } catch (const DeviceError& e) {
@@ -547,6 +579,7 @@ bool CudaSession::hold_text(const TextWindows& w) {
   const std::int64_t last = (w.batch - 1) * w.stride + w.windows_per_epoch * w.steps;
   if (last >= static_cast<std::int64_t>(w.text.size())) throw ShapeError("Session::hold_text: the text is too short");
   const std::size_t free_bytes = free_memory();
+  if (!text_may_be_held()) return false;
   if (w.text.size() > free_bytes / kTextShare || w.text.size() + network_.reserve_bytes() > free_bytes) return false;
 
   HeldText held;
