@@ -66,6 +66,7 @@ std::string short_of_memory(std::size_t bytes, const char* what, const std::stri
 
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // said here, so that nobody meets it again
   throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) +
                     ")" + advice_for(status));
 }

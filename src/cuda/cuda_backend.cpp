@@ -3,11 +3,29 @@
 #include <cuda_profiler_api.h>
 
 #include <algorithm>
+#include <sstream>
 #include <utility>
 
 #include "cuda/cuda_session.h"
 
 namespace charrnn::cuda {
+
+bool has_code_for(const std::string& targets, int major, int minor) {
+  std::istringstream words(targets);
+  bool any = false;
+  for (std::string target; words >> target;) {
+    any = true;
+    std::size_t digits = 0;
+    const int number = std::stoi(target, &digits), here = 10 * major + minor;
+    const bool exact = target.size() > digits && target[digits] == 'a';
+    const bool is_virtual = target.ends_with("-virtual");
+    const bool fits = exact        ? number == here
+                      : is_virtual ? number <= here
+                                   : number / 10 == major && number % 10 <= minor;
+    if (fits) return true;
+  }
+  return !any;
+}
 
 namespace {
 
@@ -52,6 +70,11 @@ std::vector<Precision> precisions_of(int compute) {
   return list;
 }
 
+/// What the library holds code for, as CMake says it: 90a-real, 75-real, 90-virtual ... Empty: not known.
+#if !defined(CHARRNN_CUDA_TARGETS)
+#define CHARRNN_CUDA_TARGETS ""
+#endif
+
 CudaDeviceStatus device_status(int index) {
   CudaDeviceStatus s;
   s.index = index;
@@ -69,6 +92,13 @@ CudaDeviceStatus device_status(int index) {
     s.reason = "it has compute capability " + std::to_string(properties.major) + "." +
                std::to_string(properties.minor) + ", this build starts at " + std::to_string(kOldest / 10) + "." +
                std::to_string(kOldest % 10) + (kOldest == 75 ? "; a build with CUDA 12 starts at 6.1" : "");
+    return s;
+  }
+  if (!has_code_for(CHARRNN_CUDA_TARGETS, properties.major, properties.minor)) {
+    s.reason = "this build has no code for compute capability " + std::to_string(properties.major) + "." +
+               std::to_string(properties.minor) +
+               ", only for " CHARRNN_CUDA_TARGETS
+               "; build it on this machine, or with -DCHARRNN_CUDA_ARCHITECTURES=all";
     return s;
   }
   s.usable = true;

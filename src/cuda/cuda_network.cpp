@@ -59,12 +59,14 @@ CudaNetwork::CudaNetwork(const NetworkShape& shape, Precision precision, std::sh
 }
 
 void CudaNetwork::read(Arena which, std::span<float> to) {
+  device_->use();
   if (to.size() != layout_.arena_size()) throw ShapeError("Network::read: the span has not the arena's size");
   device_->stream.wait();
   copy_to_host(to.data(), arena(which), to.size_bytes());
 }
 
 void CudaNetwork::write(Arena which, std::span<const float> from) {
+  device_->use();
   if (from.size() != layout_.arena_size()) throw ShapeError("Network::write: the span has not the arena's size");
   device_->stream.wait();
   copy_to_device(arena(which), from.data(), from.size_bytes());
@@ -83,6 +85,7 @@ void CudaNetwork::note_fallback(const std::string& why) {
 }
 
 UpdateState CudaNetwork::update_state() {
+  device_->use();
   device_->stream.wait();
   DeviceUpdateState state;
   copy_to_host(&state, state_.data(), sizeof(state));
@@ -90,6 +93,7 @@ UpdateState CudaNetwork::update_state() {
 }
 
 void CudaNetwork::set_update_state(const UpdateState& from) {
+  device_->use();
   const bool adapts = format_.precision == Precision::kFp16;
   const DeviceUpdateState state{from.updates, from.since_overflow, adapts ? static_cast<float>(from.loss_scale) : 1.0F,
                                 adapts};
@@ -157,6 +161,7 @@ void CudaNetwork::enqueue_update(OptimizerKind optimizer, const WindowSums* wind
 }
 
 StepResult CudaNetwork::update(const UpdateSettings& settings) {
+  device_->use();
   refresh();
   StepInputs inputs;
   inputs.rule = rule_of(settings);
@@ -196,6 +201,7 @@ int CudaNetwork::largest_batch(SessionShape session) {
 }
 
 std::unique_ptr<Session> CudaNetwork::open(const SessionShape& shape) {
+  device_->use();
   const std::size_t before = held_memory().now;
   std::size_t needed = CudaSession::memory_bytes(layout_.shape(), format_.precision, shape);
   try {

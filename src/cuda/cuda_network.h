@@ -26,6 +26,9 @@ struct Device {
   std::int64_t launches_a_step = 0;  // of the step that was built last
   std::vector<std::string> notes;    // sentences that the log has not told yet
 
+  /// Makes this GPU the calling thread's own: CUDA has a current one for each thread. First in what the seam calls.
+  void use() const { check(cudaSetDevice(index), "cudaSetDevice"); }
+
   /// A sentence for the log. Told once, however many networks and sessions say it.
   void note(const std::string& sentence) {
     if (told_.insert(sentence).second) notes.push_back(sentence);

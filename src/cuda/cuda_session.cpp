@@ -210,6 +210,7 @@ ArrivedWindow CudaSession::arrived(std::byte* base) const {
 // ---------------------------------------------------------------------------------------------------------------
 
 void CudaSession::reset() {
+  network_.device().use();
   const std::size_t count = static_cast<std::size_t>(slot());
   for (int l = 0; l < network_.shape().layers; ++l) {
     check(cudaMemsetAsync(h(l, 0), 0, count * size_of(element_), network_.stream()), "cudaMemsetAsync");
@@ -219,6 +220,7 @@ void CudaSession::reset() {
 }
 
 void CudaSession::get_state(std::span<float> to_h, std::span<float> to_c) {
+  network_.device().use();
   check_state(network_.shape(), shape_.batch, to_h.size(), to_c.size());
   network_.device().stream.wait();
   const auto count = static_cast<std::size_t>(shape_.batch) * static_cast<std::size_t>(network_.shape().hidden);
@@ -232,6 +234,7 @@ void CudaSession::get_state(std::span<float> to_h, std::span<float> to_c) {
 }
 
 void CudaSession::set_state(std::span<const float> from_h, std::span<const float> from_c) {
+  network_.device().use();
   check_state(network_.shape(), shape_.batch, from_h.size(), from_c.size());
   reset();  // the padding
   network_.device().stream.wait();
@@ -471,6 +474,7 @@ void CudaSession::read_logits(int steps, std::span<float> to) {
 // -------------------------------------------------------------------------------------------------
 
 void CudaSession::forward(const Window& window, std::span<float> logits) {
+  network_.device().use();
   check_window(window, shape_, network_.shape().vocabulary, false);
   check_logits(window.steps, logits.size(), true);
   refresh();
@@ -487,6 +491,7 @@ void CudaSession::forward(const Window& window, std::span<float> logits) {
 }
 
 void CudaSession::forward_dense(int steps, std::span<const float> x, std::span<float> logits) {
+  network_.device().use();
   if (steps < 1 || steps > shape_.max_steps)
     throw ShapeError("Session::forward_dense: steps are outside the session's");
   check_logits(steps, x.size(), false);
@@ -516,6 +521,7 @@ void CudaSession::forward_dense(int steps, std::span<const float> x, std::span<f
 }
 
 WindowLoss CudaSession::evaluate(const Window& window) {
+  network_.device().use();
   check_window(window, shape_, network_.shape().vocabulary, true);
   refresh();
   take(window);
@@ -529,6 +535,7 @@ WindowLoss CudaSession::evaluate(const Window& window) {
 }
 
 WindowLoss CudaSession::gradients(const Window& window, const DropoutKey& dropout) {
+  network_.device().use();
   if (!shape_.training) throw ShapeError("Session::gradients: the session was not opened for training");
   check_window(window, shape_, network_.shape().vocabulary, true);
   refresh();
@@ -561,6 +568,7 @@ void CudaSession::check_logits(int steps, std::size_t size, bool may_be_empty) c
 // ----------------------------------------------------------------------------------------------------
 
 void CudaSession::submit_step(const Window& window, const DropoutKey& dropout, const UpdateSettings& settings) {
+  network_.device().use();
   if (!shape_.training) throw ShapeError("Session::submit_step: the session was not opened for training");
   check_window(window, shape_, network_.shape().vocabulary, true);
   network_.refresh();
@@ -572,6 +580,7 @@ void CudaSession::submit_step(const Window& window, const DropoutKey& dropout, c
 }
 
 bool CudaSession::hold_text(const TextWindows& w) {
+  network_.device().use();
   if (w.batch != shape_.batch || w.steps < 1 || w.steps > shape_.max_steps || w.ids_of_bytes.size() != 256 ||
       w.windows_per_epoch < 1) {
     throw ShapeError("Session::hold_text: the windows do not fit the session");
@@ -608,6 +617,7 @@ bool CudaSession::hold_text(const TextWindows& w) {
 }
 
 void CudaSession::submit_text_step(std::int64_t window, const DropoutKey& dropout, const UpdateSettings& settings) {
+  network_.device().use();
   if (!text_ || !shape_.training) throw ShapeError("Session::submit_text_step: no text is held for training");
   if (window < 0 || window >= text_->windows_per_epoch) {
     throw ShapeError("Session::submit_text_step: window " + std::to_string(window) + " is outside the epoch's " +
@@ -652,19 +662,19 @@ void CudaSession::run_step(const StepKey& key, const StepInputs& inputs) {
   const Range range("step");
   const std::size_t at = next_slot_ % kRing;
   begun_[at].record(network_.stream());
-  if (!expected_ || *expected_ != inputs) write_inputs(inputs, inputs_.data(), network_.stream());
+  const bool is_next = expected_ && *expected_ == inputs;
+  expected_.reset();  // until all of the step is enqueued
+  if (!is_next) write_inputs(inputs, inputs_.data(), network_.stream());
   // The first time it runs as it is: libraries load code and choose algorithms then, which a capture would not allow.
-  const auto [step, is_first] = steps_.try_emplace(key);
-  if (is_first || !graphs_enabled()) {
+  const auto found = steps_.find(key);
+  if (found == steps_.end() || !captures_) {
     const std::int64_t before = launch_count();
     enqueue_step(key);
     network_.device().launches_a_step = launch_count() - before;
+    steps_.try_emplace(key);
   } else {
-    if (!step->second) {
-      step->second = Graph::capture(network_.stream(), [&] { enqueue_step(key); });
-      network_.device().launches_a_step = static_cast<std::int64_t>(step->second->nodes());
-    }
-    step->second->launch(network_.stream());
+    replay(found->second, [&] { enqueue_step(key); });
+    if (found->second) network_.device().launches_a_step = static_cast<std::int64_t>(found->second->nodes());
   }
   done_[at].record(network_.stream());
   sent_.push_back(next_slot_++);
@@ -673,7 +683,25 @@ void CudaSession::run_step(const StepKey& key, const StepInputs& inputs) {
   network_.updated_by_step();
 }
 
+/// Launches the graph of `enqueue`'s work, which it captures if there is none yet. What cannot be captured runs as it
+/// is.
+template <class F>
+void CudaSession::replay(std::optional<Graph>& graph, const F& enqueue) {
+  if (!graph) {
+    try {
+      graph = Graph::capture(network_.stream(), enqueue);
+    } catch (const DeviceError& e) {
+      captures_ = false;
+      network_.device().note(std::string("the step is launched kernel by kernel, for it could not be captured: ") +
+                             e.what());
+      return enqueue();
+    }
+  }
+  graph->launch(network_.stream());
+}
+
 StepResult CudaSession::next_result() {
+  network_.device().use();
   if (sent_.empty()) throw ShapeError("Session::next_result: no step was submitted");
   const std::size_t at = sent_.front() % kRing;
   done_[at].wait();
@@ -707,6 +735,7 @@ void CudaSession::enqueue_draw() {
 
 bool CudaSession::generate(int steps, std::span<const TokenId> ids, const DrawSettings& settings,
                            std::span<TokenId> drawn) {
+  network_.device().use();
   const int V = network_.shape().vocabulary;
   if (V > kMostDrawn) return false;
   const auto batch = static_cast<std::size_t>(shape_.batch);
@@ -729,12 +758,12 @@ bool CudaSession::generate(int steps, std::span<const TokenId> ids, const DrawSe
                         settings.first_stream, settings.stream_step, settings.first_draw + done};
     copy_to_device(draw_rule_.data(), &rule, sizeof(rule));
     for (int i = 0; i < now; ++i) {
-      if (draws_++ == 0 || !graphs_enabled()) {
+      if (!has_drawn_ || !captures_) {
         enqueue_draw();
-        continue;
+        has_drawn_ = true;
+      } else {
+        replay(draw_step_, [&] { enqueue_draw(); });
       }
-      if (!draw_step_) draw_step_ = Graph::capture(network_.stream(), [&] { enqueue_draw(); });
-      draw_step_->launch(network_.stream());
     }
     network_.device().stream.wait();
     int failed = 0;

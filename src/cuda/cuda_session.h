@@ -106,6 +106,8 @@ class CudaSession final : public Session {
   void enqueue_step(const StepKey& key);
   void enqueue_draw();
   void run_step(const StepKey& key, const StepInputs& inputs);
+  template <class F>
+  void replay(std::optional<Graph>& graph, const F& enqueue);
 
   CudaNetwork& network_;
   SessionShape shape_;
@@ -152,7 +154,8 @@ class CudaSession final : public Session {
   DeviceBuffer<int> draw_failed_;
   DeviceBuffer<DeviceId> drawn_;
   std::optional<Graph> draw_step_;
-  std::int64_t draws_ = 0;
+  bool has_drawn_ = false;
+  bool captures_ = graphs_enabled();
 };
 
 }  // namespace charrnn::cuda

@@ -118,6 +118,11 @@ bool cudnn_can(const CudaNetwork& network, std::string* why) {
            "." + std::to_string(device.compute_minor);
     return false;
   }
+  constexpr std::size_t kFirstWithBf16 = 91300;
+  if (network.format().element == Element::kBf16 && library.functions.cudnnGetVersion() < kFirstWithBf16) {
+    *why = "cuDNN " + cudnn_status() + " has no bf16 RNN, 9.13 has";
+    return false;
+  }
   return true;
 }
 

@@ -110,13 +110,23 @@ Products::Plan& Products::plan(const Product& p) {
   set(cublasLtMatmulPreferenceSetAttribute, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, align_a);
   set(cublasLtMatmulPreferenceSetAttribute, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, align_to);
   set(cublasLtMatmulPreferenceSetAttribute, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, align_to);
-  cublasLtMatmulHeuristicResult_t result{};
+  constexpr int kCandidates = 8;
+  cublasLtMatmulHeuristicResult_t candidates[kCandidates]{};
   int count = 0;
   check_cublas(cublasLtMatmulAlgoGetHeuristic(handle_, description, made->b.get(), made->a.get(), made->to.get(),
-                                              made->to.get(), preference, 1, &result, &count),
+                                              made->to.get(), preference, kCandidates, candidates, &count),
                "cublasLtMatmulAlgoGetHeuristic");
-  if (count == 0) throw DeviceError("cuda: cuBLASLt knows no algorithm for a product of this device and shape");
-  made->algorithm = result.algo;
+  const cublasLtMatmulHeuristicResult_t* const end = &candidates[0] + count;
+  const cublasLtMatmulHeuristicResult_t* const begin = &candidates[0];
+  const auto* const best = std::find_if(begin, end, [](const cublasLtMatmulHeuristicResult_t& c) {
+    return c.state == CUBLAS_STATUS_SUCCESS && c.workspaceSize <= kWorkspaceBytes;
+  });
+  if (best == end) {
+    throw DeviceError("cuda: cuBLASLt knows no algorithm for a product of " + std::to_string(m) + " x " +
+                      std::to_string(n) + " x " + std::to_string(k) +
+                      " on this GPU; another train.precision or model.hidden may have one");
+  }
+  made->algorithm = best->algo;
   found = std::move(made);
   return *found;
 }
