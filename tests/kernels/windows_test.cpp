@@ -235,8 +235,12 @@ TEST_CASE("a row of 1-of-k has its one at the character's column, and none witho
 }
 
 TEST_CASE("the inputs of a step are written as they are, and advance by one step") {
+  UpdateRule rule;
+  rule.optimizer = charrnn::OptimizerKind::kAdam;
+  rule.learning_rate = 0.1;
+  rule.beta1 = 0.9;
   StepInputs inputs{.dropout = {.seed = 1ULL << 40U, .step = 0xFFFFFFFFU, .bound = 3, .first_lane = 4, .scale = 1.5F},
-                    .rule = {.optimizer = charrnn::OptimizerKind::kAdam, .learning_rate = 0.1, .beta1 = 0.9},
+                    .rule = rule,
                     .window = 6,
                     .windows_per_epoch = 8,
                     .slot = 0xFFFFFFFFU};
