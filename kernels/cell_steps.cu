@@ -2,7 +2,7 @@
 
 #include <type_traits>
 
-#include "backend/gate_map.h"
+#include "kernels/gate_map.h"
 #include "kernels/gru_cell.h"
 #include "kernels/launch.h"
 #include "kernels/lstm_cell.h"

@@ -1,5 +1,5 @@
 // One step of one layer, element by element: pre-activations to gates, cell and hidden state, and back. The math is
-// lstm_cell.h, gru_cell.h, rnn_cell.h; columns of a row of gates are backend/gate_map.h.
+// lstm_cell.h, gru_cell.h, rnn_cell.h; columns of a row of gates are kernels/gate_map.h.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
-#include "backend/gate_map.h"
 #include "kernels/element.h"
+#include "kernels/gate_map.h"
 
 namespace charrnn::cuda {
 

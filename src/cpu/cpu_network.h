@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "backend/gate_map.h"
 #include "cpu/matmul.h"
 #include "cpu/row_ops.h"
 #include "cpu/thread_pool.h"
+#include "kernels/gate_map.h"
 
 namespace charrnn::cpu {
 

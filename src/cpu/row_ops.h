@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-#include "backend/gate_map.h"
 #include "charrnn/config.h"
 #include "charrnn/network_shape.h"
+#include "kernels/gate_map.h"
 #include "kernels/optimizer.h"
 
 namespace charrnn::cpu {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "backend/backend.h"
-#include "devices/cuda_plugin.h"
+#include "backend/cuda_plugin.h"
 
 namespace charrnn::cuda {
 

@@ -21,7 +21,7 @@ struct LayerOnGpu {
   int compute_major = 0, compute_minor = 0, multiprocessors = 0;
 };
 /// Whether cuDNN's persistent kernels are worth asking for. They hold the recurrent weights on the chip over all T
-/// steps. The answer is PyTorch's (aten/src/ATen/native/cudnn/RNN.cpp), which was measured.
+/// steps. The conditions are PyTorch's (aten/src/ATen/native/cudnn/RNN.cpp), and the sizes that 9.19 has kernels for.
 bool persistent_suits(const LayerOnGpu& layer);
 
 class CudnnRecurrence final : public Recurrence {

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "devices/cuda_plugin.h"
+#include "backend/cuda_plugin.h"
 
 namespace charrnn {
 

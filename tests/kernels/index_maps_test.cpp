@@ -1,7 +1,7 @@
 // Where things stand: each place is used once, nothing overlaps, all is covered.
 #include <numeric>
 
-#include "backend/gate_map.h"
+#include "kernels/gate_map.h"
 #include "backend/parameter_layout.h"
 #include "cuda/layouts.h"
 #include "kernels/column_sums.h"

@@ -2,7 +2,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "devices/cuda_plugin.h"
+#include "backend/cuda_plugin.h"
 
 namespace charrnn {
 namespace {
