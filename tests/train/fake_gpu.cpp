@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "cpu/cpu_backend.h"
-#include "devices/cuda_plugin.h"
+#include "backend/cuda_plugin.h"
 
 namespace charrnn {
 namespace {
