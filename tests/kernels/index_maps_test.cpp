@@ -1,10 +1,10 @@
 // Where things stand: each place is used once, nothing overlaps, all is covered.
 #include <numeric>
 
-#include "kernels/gate_map.h"
 #include "backend/parameter_layout.h"
 #include "cuda/layouts.h"
 #include "kernels/column_sums.h"
+#include "kernels/gate_map.h"
 #include "kernels/update.h"
 #include "support/catch.h"
 

@@ -26,7 +26,7 @@ struct Step {
   bool has_window = true;
   WindowSums window{6, 4, 0};
   StepInputs inputs{.dropout = {},
-                    .rule = {.optimizer = OptimizerKind::kSgd, .clip = ClipConfig::Kind::kNone, .learning_rate = 0.25},
+                    .rule = {{.optimizer = OptimizerKind::kSgd, .learning_rate = 0.25}, ClipConfig::Kind::kNone, 0},
                     .window = 3,
                     .windows_per_epoch = 5,
                     .slot = 6};
@@ -253,7 +253,9 @@ TEST_CASE("the optimizer's factors are formed in double, with Adam's corrections
   for (const OptimizerKind kind : kOptimizers) {
     for (const std::int64_t updates : {0, 1, 9, 1000000}) {
       Step s;
-      s.inputs.rule = {.optimizer = kind, .learning_rate = 0.002, .epsilon = 1e-8, .decay = 0.999, .beta1 = 0.9};
+      s.inputs.rule = {{.optimizer = kind, .learning_rate = 0.002, .epsilon = 1e-8, .decay = 0.999, .beta1 = 0.9},
+                       ClipConfig::Kind::kNone,
+                       0};
       s.state.updates = updates;
       const OptimizerFactors<float> f = decided(s).decision.factors;
       const double t = static_cast<double>(updates + 1);
