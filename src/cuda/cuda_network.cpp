@@ -182,17 +182,22 @@ std::size_t CudaNetwork::memory_bytes(const NetworkShape& shape, Precision preci
          static_cast<std::size_t>((shape.vocabulary + shape.layers) * gates.width) * sizeof(float);
 }
 
-/// The most lanes that such a session can have, found by trying, so that all of it is counted; 0: not even one. An
-/// eighth of it and the reserve stay free for the sessions that validate and sample.
+std::size_t CudaNetwork::reserve_bytes(int batch) const {
+  constexpr int kCharacters = 8192, kFewestSteps = 16;
+  const SessionShape scoring{batch, std::max(kCharacters / batch, kFewestSteps), false};
+  return memory_bytes(shape(), format_.precision) + CudaSession::memory_bytes(shape(), format_.precision, scoring);
+}
+
+/// The most lanes that such a session can have, found by trying, so that all of it is counted; 0: not even one. The
+/// reserve stays free.
 int CudaNetwork::largest_batch(SessionShape session) {
   int fits = 0;
   for (int too_many = session.batch; too_many - fits > 1;) {
     session.batch = fits + (too_many - fits) / 2;
-    const std::size_t before = held_memory().now;
     bool good = false;
     try {
       const CudaSession tried(*this, session);
-      good = free_memory() >= reserve_bytes() + (held_memory().now - before) / 8;
+      good = free_memory() >= reserve_bytes(session.batch);
     } catch (const OutOfMemory&) {  // good stays false
     }
     (good ? fits : too_many) = session.batch;
@@ -205,7 +210,9 @@ std::unique_ptr<Session> CudaNetwork::open(const SessionShape& shape) {
   const std::size_t before = held_memory().now;
   std::size_t needed = CudaSession::memory_bytes(layout_.shape(), format_.precision, shape);
   try {
-    return std::make_unique<CudaSession>(*this, shape);
+    auto session = std::make_unique<CudaSession>(*this, shape);
+    if (!shape.training || free_memory() >= reserve_bytes(shape.batch)) return session;
+    needed += reserve_bytes(shape.batch);  // for validation and the test at the end: better said now than then
   } catch (const OutOfMemory& e) {
     needed = std::max(needed, e.would_hold - before);
   }

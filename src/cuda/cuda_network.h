@@ -52,6 +52,8 @@ struct Track {
   Products* products = nullptr;
 };
 
+inline constexpr int kMostTracks = 4;  // that layers are dealt to
+
 class CudaNetwork final : public Network {
  public:
   CudaNetwork(const NetworkShape& shape, Precision precision, std::shared_ptr<Device> device);
@@ -67,8 +69,9 @@ class CudaNetwork final : public Network {
 
   /// With what the first stream's products work in.
   static std::size_t memory_bytes(const NetworkShape& shape, Precision precision);
-  /// Bytes that ought to stay free beside this network's sessions: a run makes a second network to score its test text.
-  std::size_t reserve_bytes() const { return memory_bytes(shape(), format_.precision); }
+  /// Bytes that ought to stay free beside this network's sessions: a run makes a second network to score its test text,
+  /// with `batch` lanes and windows of thousands of characters.
+  std::size_t reserve_bytes(int batch) const;
 
   // For sessions and recurrences.
   const NetworkShape& shape() const { return layout_.shape(); }

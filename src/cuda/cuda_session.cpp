@@ -18,7 +18,6 @@ namespace {
 
 constexpr std::size_t kRing = 2 * kStepsInFlight;
 constexpr int kDrawnAtOnce = 256;
-constexpr int kMostTracks = 4;  // each has a workspace for products
 /// A text may take up to this share of the memory that is free once the session is there: the rest is for validation.
 constexpr std::size_t kTextShare = 2;
 
@@ -589,7 +588,8 @@ bool CudaSession::hold_text(const TextWindows& w) {
   if (last >= static_cast<std::int64_t>(w.text.size())) throw ShapeError("Session::hold_text: the text is too short");
   const std::size_t free_bytes = free_memory();
   if (!text_may_be_held()) return false;
-  if (w.text.size() > free_bytes / kTextShare || w.text.size() + network_.reserve_bytes() > free_bytes) return false;
+  if (w.text.size() > free_bytes / kTextShare || w.text.size() + network_.reserve_bytes(shape_.batch) > free_bytes)
+    return false;
 
   HeldText held;
   held.text = DeviceBuffer<std::uint8_t>(w.text.size(), "the text");

@@ -52,11 +52,11 @@ class Graph {
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
     try {
       enqueue();
+      return end_capture(stream);
     } catch (...) {
       abandon_capture(stream);
       throw;
     }
-    return end_capture(stream);
   }
   void launch(cudaStream_t stream) const { check(cudaGraphLaunch(exec_.get(), stream), "cudaGraphLaunch"); }
   std::size_t nodes() const { return nodes_; }
