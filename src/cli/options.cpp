@@ -213,8 +213,11 @@ void DeviceFlags::add_to(Options& options, const std::string& precision_default)
   add_device(options, device);
   add_implementation(options, implementation);
   add_threads(options, threads);
-  options.text("--precision", precision,
-               "auto, fp32, bf16, tf32 or fp16; auto is the first of bf16, fp16, fp32 that the device has. Without it " + precision_default, "P");
+  options.text(
+      "--precision", precision,
+      "auto, fp32, bf16, tf32 or fp16; auto is the first of bf16, fp16, fp32 that the device has. Without it " +
+          precision_default,
+      "P");
 }
 
 DeviceOptions DeviceFlags::parsed_device() const {

@@ -26,8 +26,8 @@ struct Tolerance {
   /// A whole network over a window: the longest product has max(H, V) terms (T B of them for a weight's gradient), and
   /// the recurrence chains T steps through L layers.
   /// @param epsilon  of the type that activations are stored in. Coarser than fp32, what they are rounded to outweighs
-  ///                 the sums, which are fp32 still: each step and layer rounds h, the gates and their gradients by half
-  ///                 of epsilon, independently, so that errors grow with the root of their number.
+  ///                 the sums, which are fp32 still: each step and layer rounds h, the gates and their gradients by
+  ///                 half of epsilon, independently, so that errors grow with the root of their number.
   static Tolerance network(const NetworkShape& n, int steps, int batch, double epsilon = 0) {
     const Tolerance sums =
         fp32(static_cast<double>(std::max(n.hidden, n.vocabulary)) * batch, static_cast<double>(steps) * n.layers);

@@ -8,8 +8,8 @@
 #include <string>
 #include <utility>
 
-#include "cpu/cpu_backend.h"
 #include "backend/cuda_plugin.h"
+#include "cpu/cpu_backend.h"
 
 namespace charrnn {
 namespace {
