@@ -84,16 +84,23 @@ void fail_each_call(const Small& s) {
     std::vector<float> weights;
     std::vector<std::string> notes;
     const auto error = device_error_of([&] { weights = everything(s, &notes); });
+    // Where a capture was cut off, its streams had not joined: CUDA ends it all the same.
+    for (const host_cuda::Report& report : host_cuda::take_reports()) {
+      const bool cut = report.kind == "capture" && has(report.text, "a forked stream had not joined again");
+      if (!cut) CHECK(report.kind + ": " + report.text == "");
+    }
+    const bool without_cudnn = std::any_of(notes.begin(), notes.end(), [](const std::string& note) {
+      return has(note, "not by cuDNN: ") || has(note, "cuDNN's standard kernels");
+    });
     if (error) {
       INFO(*error);
       CHECK((error->starts_with("cuda") || error->starts_with("cudnn: ")));
       CHECK(has(*error, ": "));
       ++errors;
-    } else if (notes.empty()) {  // a call of tidying up
-      CHECK(same_bits(weights, good));
-    } else {
+    } else if (without_cudnn) {
       ++fallbacks;
-      CHECK(has(notes.front(), "cu"));
+    } else {  // a call of tidying up; or a capture, without which the step runs all the same, and says so
+      CHECK(same_bits(weights, good));
     }
   }
   CHECK(errors > calls / 2);
@@ -137,7 +144,7 @@ std::int64_t number_after(const std::string& text, const std::string& before) {
 TEST_CASE("too little memory: the error says what is needed, what is free, and a batch that really fits", "[cuda]") {
   for (const Implementation implementation : {Implementation::kFused, Implementation::kCudnn}) {
     const Precision precision = implementation == Implementation::kFused ? Precision::kFp32 : Precision::kFp16;
-    const Small s{implementation, precision, {Cell::kLstm, 2, 37, 19}, {1000, 30, true}};
+    const Small s{implementation, precision, {Cell::kLstm, 2, 37, 19}, {700, 30, true}};
     int suggestions = 0, failures = 0;
     for (std::size_t memory = 31 * kMiB; memory < 400 * kMiB; memory += 9 * kMiB) {
       INFO(name_of(implementation) << ": " << memory / kMiB << " MiB of memory");
