@@ -13,9 +13,9 @@ namespace host_cuda {
 
 namespace {
 
-constexpr std::size_t kGranule = 512;          // what the device gives at least
-constexpr std::size_t kPoisoned = 64U << 20U;  // bytes of an allocation that are poisoned at most: it costs memory
-constexpr int kPoison = 0xff;                  // NaN in every format of floating point
+constexpr std::size_t kGranule = 512;         // what the device gives at least
+constexpr std::size_t kPoisoned = 1U << 20U;  // bytes of an allocation that are poisoned at most: it costs time
+constexpr int kPoison = 0xff;                 // NaN in every format of floating point
 
 std::size_t rounded(std::size_t bytes) { return (bytes + kGranule - 1) / kGranule * kGranule; }
 
