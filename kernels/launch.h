@@ -9,10 +9,12 @@
 #if defined(CHARRNN_HOST_CUDA)
 #include "host_cuda/launch.h"  // host_cuda::launch; prelude.h there has the twins of the macros below
 #else
+// NOLINTBEGIN(bugprone-macro-parentheses): a type and a name that is declared stand bare
 /// Dynamic shared memory as a pointer: CHARRNN_DYNAMIC_SHARED(float, tile); aligned to 16 bytes.
 #define CHARRNN_DYNAMIC_SHARED(type, name)                      \
   extern __shared__ __align__(16) unsigned char name##_bytes[]; \
   type* const name = reinterpret_cast<type*>(name##_bytes)
+// NOLINTEND(bugprone-macro-parentheses)
 /// Stands before a call of Thrust with device pointers: on a CPU it is the host that then touches device memory.
 #define CHARRNN_THRUST_TOUCHES_DEVICE
 #endif

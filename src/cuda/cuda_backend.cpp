@@ -176,7 +176,7 @@ double CudaBackend::product_gflops(int m, int n, int k, Precision precision) {
   };
   DeviceBuffer<std::byte> a(bytes(m, k), "a product"), b(bytes(k, n), "a product");
   DeviceBuffer<float> c(static_cast<std::size_t>(m) * static_cast<std::size_t>(n), "a product");
-  const cudaStream_t stream = device_->stream.get();
+  auto* const stream = device_->stream.get();
   a.zero(stream), b.zero(stream);
   Products products(format.arithmetic);
   const Product product{

@@ -92,13 +92,13 @@ UpdateState CudaNetwork::update_state() {
   return {state.updates, state.loss_scale, state.since_overflow};
 }
 
-void CudaNetwork::set_update_state(const UpdateState& from) {
+void CudaNetwork::set_update_state(const UpdateState& state) {
   device_->use();
   const bool adapts = format_.precision == Precision::kFp16;
-  const DeviceUpdateState state{from.updates, from.since_overflow, adapts ? static_cast<float>(from.loss_scale) : 1.0F,
-                                adapts};
+  const DeviceUpdateState held{state.updates, state.since_overflow,
+                               adapts ? static_cast<float>(state.loss_scale) : 1.0F, adapts};
   device_->stream.wait();
-  copy_to_device(state_.data(), &state, sizeof(state));
+  copy_to_device(state_.data(), &held, sizeof(held));
 }
 
 Track& CudaNetwork::track(int index) {

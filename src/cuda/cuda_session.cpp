@@ -264,7 +264,7 @@ void CudaSession::send(const Window& w, Arrival& to) {
     host.reset[b] = w.reset.empty() ? std::uint8_t{0} : w.reset[b];
   }
   *host.loss_scale = w.loss_scale;
-  const cudaStream_t copies = network_.device().copies.get();
+  auto* const copies = network_.device().copies.get();
   to.taken.hold(copies);
   check(cudaMemcpyAsync(to.device.data(), to.host.data(), to.device.bytes(), cudaMemcpyHostToDevice, copies),
         "cudaMemcpyAsync");
