@@ -212,7 +212,8 @@ std::unique_ptr<Session> CudaNetwork::open(const SessionShape& shape) {
   try {
     auto session = std::make_unique<CudaSession>(*this, shape);
     if (!shape.training || free_memory() >= reserve_bytes(shape.batch)) return session;
-    needed += reserve_bytes(shape.batch);  // for validation and the test at the end: better said now than then
+    // The reserve is for validation and the test at the end: better said now than then.
+    needed = std::max(needed, held_memory().now - before) + reserve_bytes(shape.batch);
   } catch (const OutOfMemory& e) {
     needed = std::max(needed, e.would_hold - before);
   }
