@@ -1,11 +1,12 @@
 // Element math of one GRU step, forward and backward, in PyTorch's and cuDNN's form: the reset gate acts after the
 // product, n = tanh(W_n x + b_n + r * (R_n h + c_n)), h = (1 - z) * n + z * h_prev. Source: Cho et al. 2014, in the
 // version 1 of arXiv:1406.1078 that cuDNN took up. Gate order in memory: r z n.
-#pragma once
+#ifndef CHARRNN_KERNELS_GRU_CELL_H  // math.h says why
+#define CHARRNN_KERNELS_GRU_CELL_H
 
 #include "kernels/math.h"
 
-namespace charrnn {
+namespace CHARRNN_MATH_NAMESPACE {
 
 enum GruGate { kGruR, kGruZ, kGruN };
 
@@ -34,4 +35,6 @@ CHARRNN_HD GruGrad<Real> gru_cell_backward(Real r, Real z, Real n, Real nh, Real
   return {dnx * nh * r * (Real(1) - r), dh * (h_prev - n) * z * (Real(1) - z), dnx, dnx * r, dh * z};
 }
 
-}  // namespace charrnn
+}  // namespace CHARRNN_MATH_NAMESPACE
+
+#endif

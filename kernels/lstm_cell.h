@@ -1,10 +1,11 @@
 // Element math of one LSTM step, forward and backward. Source: Hochreiter & Schmidhuber 1997, with the forget gate of
 // Gers et al. 2000. Gate order in memory: i f g o, as PyTorch and cuDNN have it.
-#pragma once
+#ifndef CHARRNN_KERNELS_LSTM_CELL_H  // math.h says why
+#define CHARRNN_KERNELS_LSTM_CELL_H
 
 #include "kernels/math.h"
 
-namespace charrnn {
+namespace CHARRNN_MATH_NAMESPACE {
 
 enum LstmGate { kLstmI, kLstmF, kLstmG, kLstmO };
 
@@ -36,4 +37,6 @@ CHARRNN_HD LstmGrad<Real> lstm_cell_backward(Real i, Real f, Real g, Real o, Rea
           dh * tanh_c * o * (Real(1) - o), dc_all * f};
 }
 
-}  // namespace charrnn
+}  // namespace CHARRNN_MATH_NAMESPACE
+
+#endif

@@ -1,10 +1,11 @@
 // Element math of the optimizers, as PyTorch defines them: p is the parameter, g its clipped gradient.
-#pragma once
+#ifndef CHARRNN_KERNELS_OPTIMIZER_H  // math.h says why
+#define CHARRNN_KERNELS_OPTIMIZER_H
 
 #include "charrnn/config.h"
 #include "kernels/math.h"
 
-namespace charrnn {
+namespace CHARRNN_MATH_NAMESPACE {
 
 /// The optimizer's settings as numbers.
 struct OptimizerRule {
@@ -54,7 +55,7 @@ CHARRNN_HD OptimizerFactors<float> factors_of(const OptimizerRule& rule, std::in
 template <class Real>
 CHARRNN_HD void rmsprop(Real& p, Real g, Real& v, const OptimizerFactors<Real>& f) {
   v = f.decay * v + f.fresh * g * g;
-  p -= f.rate * g / (std::sqrt(v) + f.epsilon);
+  p -= f.rate * g / (sqrt_of(v) + f.epsilon);
 }
 
 /// Source: Kingma & Ba 2015.
@@ -62,14 +63,14 @@ template <class Real>
 CHARRNN_HD void adam(Real& p, Real g, Real& m, Real& v, const OptimizerFactors<Real>& f) {
   m = f.decay1 * m + f.fresh1 * g;
   v = f.decay * v + f.fresh * g * g;
-  p -= f.rate * m / (std::sqrt(v) * f.second_correction + f.epsilon);
+  p -= f.rate * m / (sqrt_of(v) * f.second_correction + f.epsilon);
 }
 
 /// Source: Duchi et al. 2011.
 template <class Real>
 CHARRNN_HD void adagrad(Real& p, Real g, Real& sum, const OptimizerFactors<Real>& f) {
   sum += g * g;
-  p -= f.rate * g / (std::sqrt(sum) + f.epsilon);
+  p -= f.rate * g / (sqrt_of(sum) + f.epsilon);
 }
 
 template <class Real>
@@ -78,4 +79,6 @@ CHARRNN_HD void sgd(Real& p, Real g, Real& velocity, const OptimizerFactors<Real
   p -= f.rate * velocity;
 }
 
-}  // namespace charrnn
+}  // namespace CHARRNN_MATH_NAMESPACE
+
+#endif

@@ -1,27 +1,44 @@
 // Philox 4x32-10, a counter-based generator: the same (counter, key) gives the same four numbers on every device.
 // Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
-#pragma once
+#ifndef CHARRNN_KERNELS_PHILOX_H  // math.h says why
+#define CHARRNN_KERNELS_PHILOX_H
 
 #include <cstdint>
 
 #include "kernels/math.h"
 
-namespace charrnn {
+namespace CHARRNN_MATH_NAMESPACE {
 
-struct PhiloxBlock {
-  std::uint32_t x0, x1, x2, x3;
+/// Word: std::uint32_t, or the CPU's vectors of them.
+template <class Word>
+struct PhiloxWords {
+  Word x0, x1, x2, x3;
 };
+using PhiloxBlock = PhiloxWords<std::uint32_t>;
 
-CHARRNN_HD PhiloxBlock philox(PhiloxBlock counter, std::uint32_t key0, std::uint32_t key1) {
+/// a * x, as two words.
+template <class Word>
+struct WideProduct {
+  Word high, low;
+};
+CHARRNN_HD WideProduct<std::uint32_t> wide_product(std::uint32_t a, std::uint32_t x) {
+  const std::uint64_t product = std::uint64_t{a} * x;
+  return {static_cast<std::uint32_t>(product >> 32), static_cast<std::uint32_t>(product)};
+}
+
+template <class Word>
+CHARRNN_HD PhiloxWords<Word> philox_words(PhiloxWords<Word> counter, std::uint32_t key0, std::uint32_t key1) {
   for (int round = 0; round < 10; ++round) {
-    const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * counter.x0;
-    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * counter.x2;
-    counter = {static_cast<std::uint32_t>(p1 >> 32) ^ counter.x1 ^ key0, static_cast<std::uint32_t>(p1),
-               static_cast<std::uint32_t>(p0 >> 32) ^ counter.x3 ^ key1, static_cast<std::uint32_t>(p0)};
+    const WideProduct<Word> p0 = wide_product(0xD2511F53U, counter.x0);
+    const WideProduct<Word> p1 = wide_product(0xCD9E8D57U, counter.x2);
+    counter = {p1.high ^ counter.x1 ^ Word(key0), p1.low, p0.high ^ counter.x3 ^ Word(key1), p0.low};
     key0 += 0x9E3779B9U;
     key1 += 0xBB67AE85U;
   }
   return counter;
+}
+CHARRNN_HD PhiloxBlock philox(PhiloxBlock counter, std::uint32_t key0, std::uint32_t key1) {
+  return philox_words(counter, key0, key1);
 }
 
 /// A number in [0, 1) from 53 bits of two words.
@@ -41,10 +58,16 @@ CHARRNN_HD double stream_uniform(std::uint64_t seed, std::uint64_t stream, std::
 /// Dropout: the numbers of units 4k..4k+3 of one (layer, t, lane) at one step. Unit u is dropped where its number is
 /// below probability * 2^32. The counter holds k and the layer, the lane, t, and the step's low half; the key holds the
 /// seed, with the step's high half folded in.
+template <class Word>
+CHARRNN_HD PhiloxWords<Word> dropout_words(std::uint64_t seed, std::uint64_t step, std::uint32_t layer, std::uint32_t t,
+                                           std::uint32_t lane, Word k) {
+  return philox_words<Word>({k | Word(layer << 24), Word(lane), Word(t), Word(static_cast<std::uint32_t>(step))},
+                            static_cast<std::uint32_t>(seed),
+                            static_cast<std::uint32_t>(seed >> 32) ^ static_cast<std::uint32_t>(step >> 32));
+}
 CHARRNN_HD PhiloxBlock dropout_numbers(std::uint64_t seed, std::uint64_t step, std::uint32_t layer, std::uint32_t t,
                                        std::uint32_t lane, std::uint32_t k) {
-  return philox({k | (layer << 24), lane, t, static_cast<std::uint32_t>(step)}, static_cast<std::uint32_t>(seed),
-                static_cast<std::uint32_t>(seed >> 32) ^ static_cast<std::uint32_t>(step >> 32));
+  return dropout_words(seed, step, layer, t, lane, k);
 }
 
 /// The bound below which a number drops its unit. probability in [0, 1).
@@ -52,4 +75,6 @@ CHARRNN_HD std::uint32_t dropout_bound(float probability) {
   return static_cast<std::uint32_t>(static_cast<double>(probability) * 4294967296.0);
 }
 
-}  // namespace charrnn
+}  // namespace CHARRNN_MATH_NAMESPACE
+
+#endif

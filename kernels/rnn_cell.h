@@ -1,14 +1,15 @@
 // Element math of the vanilla RNN: h = tanh(W x + b + R h + c), or relu in place of tanh. Source: Elman 1990.
-#pragma once
+#ifndef CHARRNN_KERNELS_RNN_CELL_H  // math.h says why
+#define CHARRNN_KERNELS_RNN_CELL_H
 
 #include "kernels/math.h"
 
-namespace charrnn {
+namespace CHARRNN_MATH_NAMESPACE {
 
 template <bool kRelu, class Real>
 CHARRNN_HD Real rnn_cell(Real a) {
   if constexpr (kRelu) {
-    return a < Real(0) ? Real(0) : a;  // written so that NaN stays NaN
+    return at_least(a, Real(0));  // NaN stays NaN
   } else {
     return tanh_of(a);
   }
@@ -18,10 +19,12 @@ CHARRNN_HD Real rnn_cell(Real a) {
 template <bool kRelu, class Real>
 CHARRNN_HD Real rnn_cell_backward(Real h, Real dh) {
   if constexpr (kRelu) {
-    return h > Real(0) ? dh : Real(0);
+    return select(h > Real(0), dh, Real(0));
   } else {
     return dh * (Real(1) - h * h);
   }
 }
 
-}  // namespace charrnn
+}  // namespace CHARRNN_MATH_NAMESPACE
+
+#endif

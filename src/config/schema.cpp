@@ -478,7 +478,7 @@ std::vector<ConfigKey> make_keys() {
       clip_key(),
       seed_key(),
       choice<Precision>(
-          "train.precision", "auto is the first that the device has of bf16, fp16, fp32; the CPU has fp32",
+          "train.precision", "auto is the first that the device has natively of bf16, fp16, fp32",
           {Precision::kAuto, Precision::kFp32, Precision::kBf16, Precision::kTf32, Precision::kFp16},
           [](Config & c) -> auto& { return c.train.precision; }),
       whole(

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <type_traits>
 
 #include "cpu/cpu_network.h"
 #include "cpu/cpu_session.h"
@@ -19,49 +21,64 @@ class CpuBackend final : public Backend {
     info_.backend = "cpu";
     info_.name = cpu_name();
     info_.threads = threads;
-    info_.precisions = {Precision::kFp32};
+    info_.precisions = precisions();
   }
 
   const DeviceInfo& info() const override { return info_; }
 
   std::unique_ptr<Network> make_network(const NetworkShape& shape, Precision precision) override {
-    if (precision != Precision::kAuto && precision != Precision::kFp32) {
-      throw DeviceError(
-          "the cpu backend computes in fp32 only; set the precision (train.precision, --precision) to fp32 or "
-          "auto");
-    }
-    return std::make_unique<CpuNetwork>(shape, pool_);
+    return std::make_unique<CpuNetwork>(shape, supported(precision), pool_);
   }
 
   std::size_t memory_bytes(const NetworkShape& shape, const SessionShape& session) const override {
-    return CpuNetwork::memory_bytes(shape) + CpuSession::memory_bytes(shape, session);
+    return CpuNetwork::memory_bytes(shape) + CpuSession<float>::memory_bytes(shape, session);  // bf16 needs less
   }
 
   double product_gflops(int m, int n, int k, Precision precision) override;
 
  private:
+  Precision supported(Precision precision) const;
+
   std::shared_ptr<ThreadPool> pool_;
   DeviceInfo info_;
 };
 
-double CpuBackend::product_gflops(int m, int n, int k, Precision /*precision*/) {
+Precision CpuBackend::supported(Precision precision) const {
+  const auto& have = info_.precisions;
+  if (precision == Precision::kAuto) return have.front();
+  if (std::find(have.begin(), have.end(), precision) != have.end()) return precision;
+  std::string names;
+  for (const Precision p : have) names += (names.empty() ? "" : ", ") + std::string(name_of(p));
+  throw DeviceError("the cpu backend has no " + std::string(name_of(precision)) + " on this processor (" + info_.name +
+                    "): it computes in " + names +
+                    (precision == Precision::kBf16 ? "; bf16 takes AVX-512 BF16 or AMX" : "") +
+                    "; set the precision (train.precision, --precision) to one of these or auto");
+}
+
+/// A [m,k] B [k,n] with rows of A dealt to the threads, as fast as it goes for 200 ms.
+template <class E>
+double best_product_gflops(ThreadPool& pool, int m, int n, int k) {
   using Clock = std::chrono::steady_clock;
-  HostBuffer a(static_cast<std::size_t>(m) * static_cast<std::size_t>(k));
+  HostArray<E> a(static_cast<std::size_t>(m) * static_cast<std::size_t>(k));
   HostBuffer b(static_cast<std::size_t>(k) * static_cast<std::size_t>(n));
   HostBuffer c(static_cast<std::size_t>(m) * static_cast<std::size_t>(n));
-  const auto fill = [](HostBuffer& x) {  // memory that was never written would sit on one zero page
-    for (std::size_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(i % 7) - 3.0F;
+  const auto fill = [](auto* x, std::size_t count) {  // memory that was never written would sit on one zero page
+    for (std::size_t i = 0; i < count; ++i) {
+      x[i] = from_float<std::remove_reference_t<decltype(*x)>>(static_cast<float>(i % 7) - 3.0F);
+    }
   };
-  fill(a), fill(b), fill(c);
+  fill(a.data(), a.size());
+  fill(b.data(), b.size());
+  fill(c.data(), c.size());
   PackedWeights packed({b.data(), k, n, n, 1});
-  const int parts = std::min(pool_->size(), m);
+  const int parts = std::min(pool.size(), m);
   std::vector<ProductCache> caches(static_cast<std::size_t>(parts));
   const auto multiply = [&] {
-    pool_->run(parts, [&](int part) {
+    pool.run(parts, [&](int part) {
       const Range rows = split_range(m, part, parts);
       const ProductShape shape{.m = rows.size(), .n = n, .k = k, .a_row = k, .c_row = n};
-      caches[static_cast<std::size_t>(part)].get(shape).run(a.data() + rows.begin * k, packed,
-                                                            c.data() + rows.begin * n);
+      caches[static_cast<std::size_t>(part)].multiply(shape, a.data() + rows.begin * k, packed,
+                                                      c.data() + rows.begin * n);
     });
   };
   multiply();
@@ -76,6 +93,11 @@ double CpuBackend::product_gflops(int m, int n, int k, Precision /*precision*/) 
   return best;
 }
 
+double CpuBackend::product_gflops(int m, int n, int k, Precision precision) {
+  return supported(precision) == Precision::kBf16 ? best_product_gflops<Bf16>(*pool_, m, n, k)
+                                                  : best_product_gflops<float>(*pool_, m, n, k);
+}
+
 }  // namespace
 
 std::string cpu_name() {
@@ -86,6 +108,15 @@ std::string cpu_name() {
     if (colon != std::string::npos) return line.substr(line.find_first_not_of(" \t", colon + 1));
   }
   return "unknown processor";
+}
+
+std::vector<Precision> precisions() {
+  // oneDNN is asked, so that what limits it (DNNL_MAX_CPU_ISA) limits this too. A value is a set of features.
+  constexpr auto kBf16 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  if ((static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kBf16) == kBf16) {
+    return {Precision::kBf16, Precision::kFp32};
+  }
+  return {Precision::kFp32};
 }
 
 int usable_processors() {

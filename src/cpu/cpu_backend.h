@@ -15,4 +15,8 @@ std::string cpu_name();
 /// How many processors this process may use.
 int usable_processors();
 
+/// What this processor computes in, the first being what `auto` takes: bf16 where its products are native (AVX-512
+/// BF16, AMX), and fp32.
+std::vector<Precision> precisions();
+
 }  // namespace charrnn::cpu

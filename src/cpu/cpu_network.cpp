@@ -25,34 +25,35 @@ WeightView backward_view(const float* weights, const GateBlock& block, std::int6
 
 }  // namespace
 
-CpuNetwork::CpuNetwork(const NetworkShape& shape, std::shared_ptr<ThreadPool> pool)
-    : layout_(shape), gates_(gate_map(shape.cell, shape.hidden)), pool_(std::move(pool)) {
+CpuNetwork::CpuNetwork(const NetworkShape& shape, Precision precision, std::shared_ptr<ThreadPool> pool)
+    : layout_(shape), precision_(precision), gates_(gate_map(shape.cell, shape.hidden)), pool_(std::move(pool)) {
   require_memory(memory_bytes(shape), "the network");
   for (auto& arena : arenas_) arena = HostBuffer(layout_.arena_size());
   const float* p = arena(Arena::kParameters);
-  const auto keep = [this](std::vector<std::unique_ptr<PackedWeights>>& to, const WeightView& view) {
-    to.push_back(std::make_unique<PackedWeights>(view));
-    all_packed_.push_back(to.back().get());
+  const auto keep = [this](const WeightView& view) {
+    auto packed = std::make_unique<PackedWeights>(view);
+    all_packed_.push_back(packed.get());
+    return packed;
   };
   for (int l = 0; l < shape.layers; ++l) {
     PackedLayer& layer = packed_.emplace_back();
-    for (const GateBlock& block : gates_.hidden) {
-      keep(layer.hidden_forward, forward_view(p + layout_.weight_hh(l).offset, block, shape.hidden));
-      keep(layer.hidden_backward, backward_view(p + layout_.weight_hh(l).offset, block, shape.hidden));
-    }
-    if (l == 0) continue;
+    const float* const w_hh = p + layout_.weight_hh(l).offset;
+    layer.hidden_forward = keep(forward_view(w_hh, gates_.hidden.front(), shape.hidden));
+    layer.hidden_backward = keep(backward_view(w_hh, gates_.hidden.front(), shape.hidden));
     layer.bias = HostBuffer(static_cast<std::size_t>(gates_.width));
+    if (l == 0) continue;
+    const float* const w_ih = p + layout_.weight_ih(l).offset;
     for (const GateBlock& block : gates_.input) {
-      keep(layer.input_forward, forward_view(p + layout_.weight_ih(l).offset, block, shape.hidden));
-      keep(layer.input_backward, backward_view(p + layout_.weight_ih(l).offset, block, shape.hidden));
+      layer.input_forward.push_back(keep(forward_view(w_ih, block, shape.hidden)));
+      layer.input_backward.push_back(keep(backward_view(w_ih, block, shape.hidden)));
     }
   }
   const GateBlock head{0, shape.vocabulary, 0};
-  head_forward_ = std::make_unique<PackedWeights>(forward_view(p + layout_.head_weight().offset, head, shape.hidden));
-  head_backward_ = std::make_unique<PackedWeights>(backward_view(p + layout_.head_weight().offset, head, shape.hidden));
-  all_packed_.push_back(head_forward_.get());
-  all_packed_.push_back(head_backward_.get());
+  head_forward_ = keep(forward_view(p + layout_.head_weight().offset, head, shape.hidden));
+  head_backward_ = keep(backward_view(p + layout_.head_weight().offset, head, shape.hidden));
   table_ = HostBuffer(static_cast<std::size_t>(shape.vocabulary * gates_.width));
+  squares_.resize(
+      static_cast<std::size_t>((static_cast<std::int64_t>(layout_.arena_size()) + kUpdateChunk - 1) / kUpdateChunk));
 }
 
 void CpuNetwork::read(Arena which, std::span<float> to) {
@@ -63,43 +64,37 @@ void CpuNetwork::read(Arena which, std::span<float> to) {
 void CpuNetwork::write(Arena which, std::span<const float> from) {
   if (from.size() != layout_.arena_size()) throw ShapeError("Network::write: the span has not the arena's size");
   std::copy_n(from.data(), from.size(), arena(which));
-  if (which == Arena::kParameters) stale_ = true;
+  if (which == Arena::kParameters) ++version_;
 }
 
 void CpuNetwork::refresh() {
-  if (!stale_) return;
-  std::vector<std::pair<PackedWeights*, int>> copies;
-  for (PackedWeights* weights : all_packed_) {
-    for (int copy = 0; copy < weights->copies(); ++copy) copies.emplace_back(weights, copy);
-  }
+  if (refreshed_ == version_) return;
+  for (int l = 0; l < shape().layers; ++l) refresh_bias(l);
   const int parts = pool_->size();
   pool_->run(parts, [&](int part) {
-    for (std::size_t i = static_cast<std::size_t>(part); i < copies.size(); i += static_cast<std::size_t>(parts)) {
-      copies[i].first->repack_copy(copies[i].second);
+    int turn = 0;  // copies are dealt to the workers in turn
+    for (PackedWeights* weights : all_packed_) {
+      for (int copy = 0; copy < weights->copies(); ++copy) {
+        if (turn++ % parts == part) weights->repack_copy(copy);
+      }
     }
     refresh_table(part, parts);
   });
-  for (int l = 1; l < shape().layers; ++l) refresh_bias(l);
-  stale_ = false;
+  refreshed_ = version_;
 }
 
 void CpuNetwork::refresh_table(int part, int parts) {
   const std::int64_t V = shape().vocabulary, W = gates_.width;
-  const float* const p = arena(Arena::kParameters);
-  const float* const w = p + layout_.weight_ih(0).offset;
-  const float* const b_ih = p + layout_.bias_ih(0).offset;
-  const float* const b_hh = p + layout_.bias_hh(0).offset;
+  const float* const w = arena(Arena::kParameters) + layout_.weight_ih(0).offset;
+  const float* const bias = packed(0).bias.data();
   const Range rows = split_range(V, part, parts);
-  for (std::int64_t v = rows.begin; v < rows.end; ++v) {
-    float* const to = table_.data() + v * W;
-    std::fill_n(to, W, 0.0F);
-    for (const GateBlock& block : gates_.input) {
-      for (std::int64_t r = 0; r < block.rows; ++r) {
-        to[block.gate_column + r] = w[(block.weight_row + r) * V + v] + b_ih[block.weight_row + r];
-      }
+  for (std::int64_t v = rows.begin; v < rows.end; ++v) std::copy_n(bias, W, table_.data() + v * W);
+  for (const GateBlock& block : gates_.input) {
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      const float* const from = w + (block.weight_row + r) * V;
+      float* const to = table_.data() + block.gate_column + r;
+      for (std::int64_t v = rows.begin; v < rows.end; ++v) to[v * W] += from[v];
     }
-    for (const GateBlock& block : gates_.hidden)
-      add_rows(to + block.gate_column, b_hh + block.weight_row, 1, block.rows);
   }
 }
 
@@ -117,20 +112,19 @@ void CpuNetwork::refresh_bias(int layer) {
 
 StepResult CpuNetwork::update(const UpdateSettings& settings) {
   const auto n = static_cast<std::int64_t>(layout_.arena_size());
-  const std::int64_t chunks = (n + kUpdateChunk - 1) / kUpdateChunk;
+  const auto chunks = static_cast<std::int64_t>(squares_.size());
   const int parts = pool_->size();
   const float* const g = arena(Arena::kGradients);
 
-  std::vector<double> squares(static_cast<std::size_t>(chunks));
   pool_->run(parts, [&](int part) {
     const Range mine = split_range(chunks, part, parts);
     for (std::int64_t c = mine.begin; c < mine.end; ++c) {
-      squares[static_cast<std::size_t>(c)] =
+      squares_[static_cast<std::size_t>(c)] =
           sum_of_squares(g + c * kUpdateChunk, std::min(kUpdateChunk, n - c * kUpdateChunk));
     }
   });
   double sum = 0;
-  for (const double s : squares) sum += s;
+  for (const double s : squares_) sum += s;
 
   StepResult result;
   result.gradient_norm = std::sqrt(sum);
@@ -156,7 +150,7 @@ StepResult CpuNetwork::update(const UpdateSettings& settings) {
     if (r.n > 0) update_row(settings.optimizer.name, r);
   });
   ++updates_;
-  stale_ = true;
+  ++version_;
   return result;
 }
 
@@ -167,8 +161,12 @@ std::size_t CpuNetwork::memory_bytes(const NetworkShape& shape) {
 }
 
 std::unique_ptr<Session> CpuNetwork::open(const SessionShape& shape) {
-  require_memory(CpuSession::memory_bytes(layout_.shape(), shape), "a session");
-  return std::make_unique<CpuSession>(*this, shape);
+  const bool half = precision_ == Precision::kBf16;
+  require_memory(half ? CpuSession<Bf16>::memory_bytes(layout_.shape(), shape)
+                      : CpuSession<float>::memory_bytes(layout_.shape(), shape),
+                 "a session");
+  if (half) return std::make_unique<CpuSession<Bf16>>(*this, shape);
+  return std::make_unique<CpuSession<float>>(*this, shape);
 }
 
 }  // namespace charrnn::cpu

@@ -15,19 +15,21 @@ namespace charrnn::cpu {
 
 /// One layer's weights as products read them. Block i of `input_forward` makes the gate columns of gate_map().input[i].
 struct PackedLayer {
-  std::vector<std::unique_ptr<PackedWeights>> input_forward;    // [D, rows]; empty for layer 0, which is a gather
-  std::vector<std::unique_ptr<PackedWeights>> input_backward;   // [rows, D]
-  std::vector<std::unique_ptr<PackedWeights>> hidden_forward;   // [H, rows]
-  std::vector<std::unique_ptr<PackedWeights>> hidden_backward;  // [rows, H]
-  HostBuffer bias;                                              // [W] both biases where they can be summed
+  std::vector<std::unique_ptr<PackedWeights>> input_forward;   // [D, rows]; empty for layer 0, which is a gather
+  std::vector<std::unique_ptr<PackedWeights>> input_backward;  // [rows, D]
+  std::unique_ptr<PackedWeights> hidden_forward;               // [H, G H]
+  std::unique_ptr<PackedWeights> hidden_backward;              // [G H, H]
+  HostBuffer bias;                                             // [W] both biases where they can be summed
 };
 
 class CpuNetwork final : public Network {
  public:
-  CpuNetwork(const NetworkShape& shape, std::shared_ptr<ThreadPool> pool);
+  /// @param precision  fp32, or bf16: activations and operands of products in 16 bits; all that the arenas hold, cell
+  ///                   states and sums are fp32 in both
+  CpuNetwork(const NetworkShape& shape, Precision precision, std::shared_ptr<ThreadPool> pool);
 
   const ParameterLayout& layout() const override { return layout_; }
-  Precision precision() const override { return Precision::kFp32; }
+  Precision precision() const override { return precision_; }
   void read(Arena which, std::span<float> to) override;
   void write(Arena which, std::span<const float> from) override;
   UpdateState update_state() override { return {.updates = updates_}; }
@@ -43,6 +45,8 @@ class CpuNetwork final : public Network {
   ThreadPool& pool() { return *pool_; }
   float* arena(Arena which) { return arenas_[static_cast<std::size_t>(which)].data(); }
 
+  /// Counts changes of the parameters.
+  std::int64_t version() const { return version_; }
   /// Brings packed copies, the table and the summed biases up to date with the parameters, if they changed.
   void refresh();
   PackedLayer& packed(int layer) { return packed_[static_cast<std::size_t>(layer)]; }
@@ -57,6 +61,7 @@ class CpuNetwork final : public Network {
   void refresh_bias(int layer);
 
   ParameterLayout layout_;
+  Precision precision_;
   GateMap gates_;
   std::shared_ptr<ThreadPool> pool_;
   std::array<HostBuffer, 4> arenas_;
@@ -64,8 +69,9 @@ class CpuNetwork final : public Network {
   std::unique_ptr<PackedWeights> head_forward_, head_backward_;
   std::vector<PackedWeights*> all_packed_;
   HostBuffer table_;
+  std::vector<double> squares_;  // of the gradients, chunk by chunk
   std::int64_t updates_ = 0;
-  bool stale_ = true;
+  std::int64_t version_ = 1, refreshed_ = 0;
 };
 
 }  // namespace charrnn::cpu

@@ -1,21 +1,25 @@
-// Owning float memory of the CPU backend: zeroed pages from the kernel, in huge pages where it gives them.
+// Owning memory of the CPU backend: zeroed pages from the kernel, in huge pages where it gives them.
 #pragma once
 
 #include <sys/mman.h>
 
 #include <cstddef>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "charrnn/error.h"
 
 namespace charrnn::cpu {
 
-class HostBuffer {
+template <class T>
+class HostArray {
+  static_assert(std::is_trivially_copyable_v<T>);
+
  public:
-  HostBuffer() = default;
+  HostArray() = default;
   /// Zeroed. @throws DeviceError when memory is short
-  explicit HostBuffer(std::size_t count) : count_(count) {
+  explicit HostArray(std::size_t count) : count_(count) {
     if (count == 0) return;
     void* p = mmap(nullptr, bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
@@ -24,28 +28,30 @@ class HostBuffer {
                         "model.hidden");
     }
     static_cast<void>(madvise(p, bytes(), MADV_HUGEPAGE));  // advice: fewer page faults and TLB misses where granted
-    data_ = static_cast<float*>(p);
+    data_ = static_cast<T*>(p);
   }
-  HostBuffer(const HostBuffer&) = delete;
-  HostBuffer& operator=(const HostBuffer&) = delete;
-  HostBuffer(HostBuffer&& o) noexcept : data_(std::exchange(o.data_, nullptr)), count_(std::exchange(o.count_, 0)) {}
-  HostBuffer& operator=(HostBuffer&& o) noexcept {
+  HostArray(const HostArray&) = delete;
+  HostArray& operator=(const HostArray&) = delete;
+  HostArray(HostArray&& o) noexcept : data_(std::exchange(o.data_, nullptr)), count_(std::exchange(o.count_, 0)) {}
+  HostArray& operator=(HostArray&& o) noexcept {
     std::swap(data_, o.data_);
     std::swap(count_, o.count_);
     return *this;
   }
-  ~HostBuffer() {
+  ~HostArray() {
     if (data_ != nullptr) munmap(data_, bytes());
   }
 
-  float* data() { return data_; }
-  const float* data() const { return data_; }
+  T* data() { return data_; }
+  const T* data() const { return data_; }
   std::size_t size() const { return count_; }
 
  private:
-  std::size_t bytes() const { return count_ * sizeof(float); }
-  float* data_ = nullptr;
+  std::size_t bytes() const { return count_ * sizeof(T); }
+  T* data_ = nullptr;
   std::size_t count_ = 0;
 };
+
+using HostBuffer = HostArray<float>;
 
 }  // namespace charrnn::cpu

@@ -17,9 +17,11 @@ dnnl::stream& stream() {
   return s;
 }
 
-float* writable(const float* p) {
-  return const_cast<float*>(p);
-}  // oneDNN's handles are not const; sources are only read
+void* writable(const void* p) { return const_cast<void*>(p); }  // oneDNN's handles are not const; sources are only read
+
+dnnl::memory::data_type type_of(Element e) {
+  return e == Element::kF32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
+}
 
 }  // namespace
 
@@ -30,7 +32,7 @@ const dnnl::memory& PackedWeights::in(const dnnl::memory::desc& layout) {
   }
   auto copy = std::make_unique<Copy>();
   copy->layout = layout;
-  copy->storage = HostBuffer((layout.get_size() + sizeof(float) - 1) / sizeof(float));
+  copy->storage = HostArray<std::byte>(layout.get_size());
   const dnnl::memory::desc plain({view_.k, view_.n}, kF32, dnnl::memory::dims{view_.k_stride, view_.n_stride});
   copy->source = dnnl::memory(plain, engine(), writable(view_.data));
   copy->packed = dnnl::memory(layout, engine(), copy->storage.data());
@@ -47,10 +49,11 @@ void PackedWeights::repack_copy(int copy) {
 }
 
 Product::Product(const ProductShape& s) : shape_(s) {
-  const dnnl::memory::desc a({s.m, s.k}, kF32, dnnl::memory::dims{s.a_row, s.a_column});
-  const dnnl::memory::desc b = s.b_row == 0 ? dnnl::memory::desc({s.k, s.n}, kF32, Tag::any)
-                                            : dnnl::memory::desc({s.k, s.n}, kF32, dnnl::memory::dims{s.b_row, 1});
-  const dnnl::memory::desc c({s.m, s.n}, kF32, dnnl::memory::dims{s.c_row, 1});
+  const auto operand = type_of(s.operand);
+  const dnnl::memory::desc a({s.m, s.k}, operand, dnnl::memory::dims{s.a_row, s.a_column});
+  const dnnl::memory::desc b = s.b_row == 0 ? dnnl::memory::desc({s.k, s.n}, operand, Tag::any)
+                                            : dnnl::memory::desc({s.k, s.n}, operand, dnnl::memory::dims{s.b_row, 1});
+  const dnnl::memory::desc c({s.m, s.n}, type_of(s.result), dnnl::memory::dims{s.c_row, 1});
   const dnnl::memory::desc bias({1, s.n}, kF32, Tag::ab);
   dnnl::primitive_attr attributes;
   if (s.into == Into::kAccumulate) {
@@ -61,42 +64,45 @@ Product::Product(const ProductShape& s) : shape_(s) {
   if (s.into == Into::kAddBias) {
     description_ = dnnl::matmul::primitive_desc(dnnl::matmul::desc(a, b, bias, c), attributes, engine());
     bias_ = dnnl::memory(bias, engine(), nullptr);
+    arguments_.emplace(DNNL_ARG_BIAS, bias_);
   } else {
     description_ = dnnl::matmul::primitive_desc(dnnl::matmul::desc(a, b, c), attributes, engine());
   }
   primitive_ = dnnl::matmul(description_);
   a_ = dnnl::memory(a, engine(), nullptr);
   c_ = dnnl::memory(c, engine(), nullptr);
-  arguments_ = {{DNNL_ARG_SRC, a_}, {DNNL_ARG_DST, c_}};
+  arguments_.emplace(DNNL_ARG_SRC, a_);
+  arguments_.emplace(DNNL_ARG_DST, c_);
   if (s.b_row != 0) {
     b_ = dnnl::memory(b, engine(), nullptr);
     arguments_.emplace(DNNL_ARG_WEIGHTS, b_);
   }
-  if (s.into == Into::kAddBias) arguments_.emplace(DNNL_ARG_BIAS, bias_);
 }
 
-void Product::run(const float* a, PackedWeights& b, float* c, const float* bias) {
+void Product::run(const void* a, PackedWeights& b, void* c, const float* bias) {
   if (packed_from_ != &b) {
     arguments_.insert_or_assign(DNNL_ARG_WEIGHTS, b.in(description_.weights_desc()));
     packed_from_ = &b;
   }
-  a_.set_data_handle(writable(a));
-  c_.set_data_handle(c);
   if (shape_.into == Into::kAddBias) bias_.set_data_handle(writable(bias));
-  primitive_.execute(stream(), arguments_);
+  execute(a, c);
 }
 
-void Product::run(const float* a, const float* b, float* c) {
-  a_.set_data_handle(writable(a));
+void Product::run(const void* a, const void* b, void* c) {
   b_.set_data_handle(writable(b));
+  execute(a, c);
+}
+
+void Product::execute(const void* a, void* c) {
+  a_.set_data_handle(writable(a));
   c_.set_data_handle(c);
   primitive_.execute(stream(), arguments_);
 }
 
 std::size_t ProductCache::Hash::operator()(const ProductShape& s) const {
   std::size_t h = 0;
-  for (const std::int64_t v :
-       {s.m, s.n, s.k, s.a_row, s.a_column, s.b_row, s.c_row, static_cast<std::int64_t>(s.into)}) {
+  for (const std::int64_t v : {s.m, s.n, s.k, s.a_row, s.a_column, s.b_row, s.c_row, static_cast<std::int64_t>(s.into),
+                               static_cast<std::int64_t>(s.operand), static_cast<std::int64_t>(s.result)}) {
     h = h * 1000003 + static_cast<std::size_t>(v);
   }
   return h;

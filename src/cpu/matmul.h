@@ -1,7 +1,9 @@
 // Matrix products through oneDNN: C [m,n] = A [m,k] * B [k,n] (+ C, or + bias), single-threaded on the calling thread.
-// B is either packed weights, in whatever layout the product likes best, or a plain row-major matrix.
+// A and B have one type (cpu/element.h), C and B may differ from each other; sums are float. B is either packed
+// weights, in whatever layout the product likes best, or a plain row-major matrix.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -9,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "cpu/element.h"
 #include "cpu/host_buffer.h"
 
 namespace charrnn::cpu {
@@ -20,8 +23,8 @@ struct WeightView {
   std::int64_t k_stride = 0, n_stride = 0;
 };
 
-/// One matrix of weights in every layout that some product asked for. Layouts are added under a lock; packing again
-/// after an update happens between products.
+/// One matrix of weights in every layout (and so, type) that some product asked for. Layouts are added under a lock;
+/// packing again after an update happens between products.
 class PackedWeights {
  public:
   explicit PackedWeights(const WeightView& view) : view_(view) {}
@@ -42,7 +45,7 @@ class PackedWeights {
  private:
   struct Copy {
     dnnl::memory::desc layout;
-    HostBuffer storage;
+    HostArray<std::byte> storage;
     dnnl::memory source, packed;
     dnnl::reorder reorder;
   };
@@ -60,18 +63,22 @@ struct ProductShape {
   std::int64_t b_row = 0;                // row stride of a plain B; 0: packed weights
   std::int64_t c_row = 0;                // row stride of C
   Into into = Into::kOverwrite;
+  Element operand = Element::kF32, result = Element::kF32;  // of A and B; of C
 
   bool operator==(const ProductShape&) const = default;
 };
 
+/// Arrays have the types that the shape says: ProductCache's template takes care of that.
 class Product {
  public:
   explicit Product(const ProductShape& shape);
 
-  void run(const float* a, PackedWeights& b, float* c, const float* bias = nullptr);
-  void run(const float* a, const float* b, float* c);
+  void run(const void* a, PackedWeights& b, void* c, const float* bias = nullptr);
+  void run(const void* a, const void* b, void* c);
 
  private:
+  void execute(const void* a, void* c);
+
   ProductShape shape_;
   dnnl::matmul::primitive_desc description_;
   dnnl::matmul primitive_;
@@ -84,6 +91,21 @@ class Product {
 class ProductCache {
  public:
   Product& get(const ProductShape& shape);
+
+  template <class E, class R>
+  Product& get(ProductShape shape) {
+    shape.operand = element_of<E>;
+    shape.result = element_of<R>;
+    return get(shape);
+  }
+  template <class E, class R>
+  void multiply(const ProductShape& shape, const E* a, PackedWeights& b, R* c, const float* bias = nullptr) {
+    get<E, R>(shape).run(a, b, c, bias);
+  }
+  template <class E, class R>
+  void multiply(const ProductShape& shape, const E* a, const E* b, R* c) {
+    get<E, R>(shape).run(a, b, c);
+  }
 
  private:
   struct Hash {

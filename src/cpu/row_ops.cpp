@@ -3,265 +3,552 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/gru_cell.h"
-#include "kernels/lstm_cell.h"
-#include "kernels/philox.h"
-#include "kernels/rnn_cell.h"
+// Highway compiles this file once for each of its targets, from AVX-512 down to one without vectors. SSSE3 is left out:
+// few machines have that and no SSE4.
+#undef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS HWY_SSSE3
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/row_ops.cpp"
+#include <hwy/foreach_target.h>  // before what uses Highway
 
-// One body, several instruction sets, picked by the loader. Sanitizers instrument the pickers before their runtime is
-// up, so those builds take the plain body.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(CHARRNN_SANITIZED)
-#define CHARRNN_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#include "cpu/vectors-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace charrnn::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+namespace vec = charrnn::HWY_NAMESPACE;
+using vec::AllLanes;
+using vec::FirstLanes;
+using vec::Floats;
+using vec::keep;
+using vec::kLanes;
+using vec::load;
+using vec::rounded;
+using vec::store;
+using vec::store_as;
+using vec::store_rounded;
+
+/// Calls row.units(j, lanes) for the units from `from` to `to`.
+template <class Row>
+HWY_INLINE void for_units(const Row& row, std::int64_t from, std::int64_t to) {
+  std::int64_t j = from;
+  for (; j + kLanes <= to; j += kLanes) row.units(j, AllLanes{});
+  if (j < to) row.units(j, FirstLanes{static_cast<int>(to - j)});
+}
+
+// ---- dropout
+
+#if HWY_TARGET == HWY_SCALAR
+constexpr int kDropoutUnits = 4;
 #else
-#define CHARRNN_CLONES
+constexpr int kWordLanes = static_cast<int>(hn::MaxLanes(vec::Words::Tag()));
+constexpr int kDropoutUnits = 4 * kWordLanes;  // whose numbers are made at once
 #endif
+constexpr int kDropoutChunk = 256;  // whose numbers wait in the first cache: 1 KiB
 
-namespace charrnn::cpu {
+/// numbers[i] = the number of unit first + i, for n units and some more up to a multiple of kDropoutUnits.
+HWY_INLINE void dropout_row(const DropoutStep& d, std::uint32_t lane, std::int64_t first, std::int64_t n,
+                            std::uint32_t* HWY_RESTRICT numbers) {
+#if HWY_TARGET == HWY_SCALAR
+  for (std::int64_t i = 0; i < n; i += kDropoutUnits) {
+    const auto block = static_cast<std::uint32_t>((first + i) / kDropoutUnits);
+    const PhiloxBlock x = dropout_numbers(d.seed, d.step, d.layer, d.t, lane, block);
+    numbers[i] = x.x0, numbers[i + 1] = x.x1, numbers[i + 2] = x.x2, numbers[i + 3] = x.x3;
+  }
+#else
+  using Wide = vec::Words::Tag;
+  const Wide wide;
+  const hn::Repartition<std::uint32_t, Wide> narrow;
+  // Blocks 0, W/2, 1, W/2 + 1, ...: so interleaving the lower halves of each two lanes gives the first W/2 blocks in
+  // order, and the upper halves the rest.
+  HWY_ALIGN std::uint64_t order[kWordLanes];
+  for (int i = 0; i < kWordLanes; ++i) order[i] = static_cast<std::uint64_t>(i / 2 + i % 2 * (kWordLanes / 2));
+  auto block = hn::Add(hn::Load(wide, order), hn::Set(wide, static_cast<std::uint64_t>(first / 4)));
+  for (std::int64_t i = 0; i < n; i += kDropoutUnits) {
+    const auto x = vec::dropout_words(d.seed, d.step, d.layer, d.t, lane, vec::Words(block));
+    block = hn::Add(block, hn::Set(wide, static_cast<std::uint64_t>(kWordLanes)));
+    const auto pair = [&](vec::Words even, vec::Words odd) HWY_ATTR {  // in one lane of 64 bits
+      return hn::BitCast(wide, hn::OddEven(hn::BitCast(narrow, hn::ShiftLeft<32>(odd.v)), hn::BitCast(narrow, even.v)));
+    };
+    const auto x01 = pair(x.x0, x.x1), x23 = pair(x.x2, x.x3);
+    hn::Store(hn::BitCast(narrow, hn::InterleaveLower(wide, x01, x23)), narrow, numbers + i);
+    hn::Store(hn::BitCast(narrow, hn::InterleaveUpper(wide, x01, x23)), narrow, numbers + i + kDropoutUnits / 2);
+  }
+#endif
+}
 
-namespace {
+// ---- cells, forward
 
-CHARRNN_CLONES void lstm_forward(const StepRows& s) {
-  const int H = s.hidden;
-  for (int row = 0; row < s.rows; ++row) {
-    float* const __restrict__ a = s.gates + std::int64_t{row} * 4 * H;
-    const float* const __restrict__ c_prev = s.c_prev + std::int64_t{row} * H;
-    float* const __restrict__ c = s.c + std::int64_t{row} * H;
-    float* const __restrict__ h = s.h + std::int64_t{row} * H;
-    float* const __restrict__ i = a + kLstmI * H;
-    float* const __restrict__ f = a + kLstmF * H;
-    float* const __restrict__ g = a + kLstmG * H;
-    float* const __restrict__ o = a + kLstmO * H;
-#pragma GCC ivdep
-    for (int j = 0; j < H; ++j) {
-      const auto y = lstm_cell(i[j], f[j], g[j], o[j], c_prev[j]);
-      i[j] = y.i, f[j] = y.f, g[j] = y.g, o[j] = y.o;
-      c[j] = y.c;
-      h[j] = y.h;
+/// One row of CellForward, and the numbers of its units from `first_number` on.
+template <class E>
+struct ForwardRow {
+  std::int64_t hidden;
+  const float* recurrent;
+  const float* input;
+  const float* bias;
+  E* gates;
+  const E* h_prev;
+  const float* c_prev;
+  E* h;
+  float* c;
+  E* dropped;
+  const std::uint32_t* numbers;
+  std::int64_t first_number;
+  std::uint32_t bound;
+  float scale;
+
+  /// The input's part of a pre-activation, with the biases.
+  template <class Lanes>
+  HWY_INLINE Floats input_part(int gate, std::int64_t j, Lanes lanes) const {
+    const Floats x = load(input + gate * hidden + j, lanes);
+    return bias == nullptr ? x : x + load(bias + gate * hidden + j, lanes);
+  }
+  template <class Lanes>
+  HWY_INLINE Floats recurrent_part(int gate, std::int64_t j, Lanes lanes) const {
+    return load(recurrent + gate * hidden + j, lanes);
+  }
+  template <class Lanes>
+  HWY_INLINE void keep_gate(int gate, Floats x, std::int64_t j, Lanes lanes) const {
+    store_as(x, gates + gate * hidden + j, lanes);
+  }
+
+  template <class Lanes>
+  HWY_INLINE void store_h(Floats y, std::int64_t j, Lanes lanes) const {
+    const Floats stored = rounded<E>(y);
+    store_rounded(stored, h + j, lanes);
+    if (dropped == nullptr) return;
+    const vec::WordTag tag;
+    const auto number = hn::Load(tag, numbers + (j - first_number));
+    const auto drop = hn::RebindMask(vec::FloatTag(), hn::Lt(number, hn::Set(tag, bound)));
+    const Floats kept = rounded<E>(stored * Floats(scale)) + Floats(0.0F);  // makes -0 to +0
+    store_rounded(vec::select(vec::Mask{drop}, Floats(-0.0F), kept), dropped + j, lanes);
+  }
+};
+
+template <Cell kCell, class E>
+struct CellForwardRow : ForwardRow<E> {
+  template <class Lanes>
+  HWY_INLINE void units(std::int64_t j, Lanes lanes) const {
+    const auto pre = [&](int gate, int row)
+                         HWY_ATTR { return this->input_part(gate, j, lanes) + this->recurrent_part(row, j, lanes); };
+    if constexpr (kCell == Cell::kLstm) {
+      const auto y = vec::lstm_cell(pre(kLstmI, kLstmI), pre(kLstmF, kLstmF), pre(kLstmG, kLstmG), pre(kLstmO, kLstmO),
+                                    load(this->c_prev + j, lanes));
+      store(y.c, this->c + j, lanes);
+      if (this->gates != nullptr) {
+        this->keep_gate(kLstmI, y.i, j, lanes);
+        this->keep_gate(kLstmF, y.f, j, lanes);
+        this->keep_gate(kLstmG, y.g, j, lanes);
+        this->keep_gate(kLstmO, y.o, j, lanes);
+      }
+      this->store_h(y.h, j, lanes);
+    } else if constexpr (kCell == Cell::kGru) {
+      // Products of the input have no column nh: above layer 0 its bias is all that there is.
+      const float* const from_bias = this->bias != nullptr ? this->bias : this->input;
+      const Floats nh =
+          load(from_bias + kGruColumnNh * this->hidden + j, lanes) + this->recurrent_part(kGruN, j, lanes);
+      const auto y = vec::gru_cell(pre(kGruColumnR, kGruR), pre(kGruColumnZ, kGruZ),
+                                   this->input_part(kGruColumnNx, j, lanes), nh, load(this->h_prev + j, lanes));
+      if (this->gates != nullptr) {
+        this->keep_gate(kGruColumnNx, y.n, j, lanes);
+        this->keep_gate(kGruColumnR, y.r, j, lanes);
+        this->keep_gate(kGruColumnZ, y.z, j, lanes);
+        this->keep_gate(kGruColumnNh, nh, j, lanes);
+      }
+      this->store_h(y.h, j, lanes);
+    } else {
+      this->store_h(vec::rnn_cell<kCell == Cell::kRnnRelu>(pre(0, 0)), j, lanes);
+    }
+  }
+};
+
+/// Columns of a row of gates, and rows of W_hh, in units of H.
+constexpr int gate_columns(Cell cell) { return cell == Cell::kLstm || cell == Cell::kGru ? 4 : 1; }
+constexpr int recurrent_rows(Cell cell) { return cell == Cell::kGru ? 3 : gate_columns(cell); }
+
+template <Cell kCell, class E>
+void cell_forward_rows(const CellForward<E>& s) {
+  const std::int64_t H = s.hidden, W = gate_columns(kCell) * H, R = recurrent_rows(kCell) * H;
+  HWY_ALIGN std::uint32_t numbers[kDropoutChunk];
+  for (int b = 0; b < s.rows; ++b) {
+    const std::int64_t at = b * H;
+    CellForwardRow<kCell, E> row{{.hidden = H,
+                                  .recurrent = s.recurrent + b * R,
+                                  .input = s.input + (s.ids != nullptr ? s.ids[b] : b) * W,
+                                  .bias = s.bias,
+                                  .gates = s.gates != nullptr ? s.gates + b * W : nullptr,
+                                  .h_prev = s.h_prev + at,
+                                  .c_prev = s.c_prev + at,
+                                  .h = s.h + at,
+                                  .c = s.c + at,
+                                  .dropped = nullptr,
+                                  .numbers = numbers,
+                                  .first_number = 0,
+                                  .bound = s.dropout.bound,
+                                  .scale = s.dropout.scale}};
+    if (s.dropped == nullptr) {
+      for_units(row, 0, H);
+      continue;
+    }
+    row.dropped = s.dropped + at;
+    for (std::int64_t first = 0; first < H; first += kDropoutChunk) {
+      const std::int64_t end = std::min(first + kDropoutChunk, H);
+      dropout_row(s.dropout, s.dropout.first_lane + static_cast<std::uint32_t>(b), first, end - first, numbers);
+      row.first_number = first;
+      for_units(row, first, end);
     }
   }
 }
 
-CHARRNN_CLONES void lstm_backward(const StepGradRows& s) {
-  const int H = s.hidden;
-  for (int row = 0; row < s.rows; ++row) {
-    float* const __restrict__ a = s.gates + std::int64_t{row} * 4 * H;
-    const float* const __restrict__ c_prev = s.c_prev + std::int64_t{row} * H;
-    const float* const __restrict__ c = s.c + std::int64_t{row} * H;
-    const float* const __restrict__ dh = s.dh + std::int64_t{row} * H;
-    float* const __restrict__ dc = s.dc + std::int64_t{row} * H;
-    float* const __restrict__ i = a + kLstmI * H;
-    float* const __restrict__ f = a + kLstmF * H;
-    float* const __restrict__ g = a + kLstmG * H;
-    float* const __restrict__ o = a + kLstmO * H;
-#pragma GCC ivdep
-    for (int j = 0; j < H; ++j) {
-      const auto y = lstm_cell_backward(i[j], f[j], g[j], o[j], c_prev[j], c[j], dh[j], dc[j]);
-      i[j] = y.di, f[j] = y.df, g[j] = y.dg, o[j] = y.d_o;
-      dc[j] = y.dc_prev;
+template <class E>
+void cell_forward_any(const CellForward<E>& s) {
+  switch (s.cell) {
+    case Cell::kLstm: return cell_forward_rows<Cell::kLstm>(s);
+    case Cell::kGru: return cell_forward_rows<Cell::kGru>(s);
+    case Cell::kRnnTanh: return cell_forward_rows<Cell::kRnnTanh>(s);
+    case Cell::kRnnRelu: return cell_forward_rows<Cell::kRnnRelu>(s);
+  }
+}
+
+// ---- cells, backward
+
+template <class E>
+struct BackwardRow {
+  std::int64_t hidden;
+  bool first, last;
+  E* gates;
+  const E* h_prev;
+  const E* h;
+  const float* c_prev;
+  const float* c;
+  const E* dy;
+  const E* dropped;
+  float dropout_scale;
+  float* dh;
+  float* dc;
+  float* sums;
+
+  /// The gradient that reaches h from above and from the step behind.
+  template <class Lanes>
+  HWY_INLINE Floats incoming(std::int64_t j, Lanes lanes) const {
+    Floats from_above = load(dy + j, lanes);
+    if (dropped != nullptr) {
+      const auto drop = vec::is_negative_zero(load(dropped + j, lanes));
+      from_above = vec::select(drop, Floats(0.0F), from_above * Floats(dropout_scale));
+    }
+    return last ? from_above : from_above + load(dh + j, lanes);
+  }
+  template <class Lanes>
+  HWY_INLINE Floats gate(int g, std::int64_t j, Lanes lanes) const {
+    return load(gates + g * hidden + j, lanes);
+  }
+  /// The gradient of a pre-activation, in place of its activation, and its part of the sum over rows.
+  template <class Lanes>
+  HWY_INLINE void put(int g, Floats d, std::int64_t j, Lanes lanes) const {
+    float* const sum = sums + g * hidden + j;
+    store(first ? d : d + load(sum, lanes), sum, lanes);
+    store_as(d, gates + g * hidden + j, lanes);
+  }
+};
+
+template <Cell kCell, class E>
+struct CellBackwardRow : BackwardRow<E> {
+  template <class Lanes>
+  HWY_INLINE void units(std::int64_t j, Lanes lanes) const {
+    const Floats dh = this->incoming(j, lanes);
+    if constexpr (kCell == Cell::kLstm) {
+      const auto d = vec::lstm_cell_backward(this->gate(kLstmI, j, lanes), this->gate(kLstmF, j, lanes),
+                                             this->gate(kLstmG, j, lanes), this->gate(kLstmO, j, lanes),
+                                             load(this->c_prev + j, lanes), load(this->c + j, lanes), dh,
+                                             this->last ? Floats(0.0F) : load(this->dc + j, lanes));
+      this->put(kLstmI, d.di, j, lanes);
+      this->put(kLstmF, d.df, j, lanes);
+      this->put(kLstmG, d.dg, j, lanes);
+      this->put(kLstmO, d.d_o, j, lanes);
+      store(d.dc_prev, this->dc + j, lanes);
+    } else if constexpr (kCell == Cell::kGru) {
+      const auto d = vec::gru_cell_backward(this->gate(kGruColumnR, j, lanes), this->gate(kGruColumnZ, j, lanes),
+                                            this->gate(kGruColumnNx, j, lanes), this->gate(kGruColumnNh, j, lanes),
+                                            load(this->h_prev + j, lanes), dh);
+      this->put(kGruColumnNx, d.dnx, j, lanes);
+      this->put(kGruColumnR, d.dr, j, lanes);
+      this->put(kGruColumnZ, d.dz, j, lanes);
+      this->put(kGruColumnNh, d.dnh, j, lanes);
+      store(d.dh_prev, this->dh + j, lanes);
+    } else {
+      this->put(0, vec::rnn_cell_backward<kCell == Cell::kRnnRelu>(load(this->h + j, lanes), dh), j, lanes);
     }
   }
-}
+};
 
-CHARRNN_CLONES void gru_forward(const StepRows& s) {
-  const int H = s.hidden;
-  for (int row = 0; row < s.rows; ++row) {
-    float* const __restrict__ a = s.gates + std::int64_t{row} * 4 * H;
-    const float* const __restrict__ h_prev = s.h_prev + std::int64_t{row} * H;
-    float* const __restrict__ h = s.h + std::int64_t{row} * H;
-    float* const __restrict__ n = a + kGruColumnNx * H;
-    float* const __restrict__ r = a + kGruColumnR * H;
-    float* const __restrict__ z = a + kGruColumnZ * H;
-    const float* const __restrict__ nh = a + kGruColumnNh * H;
-#pragma GCC ivdep
-    for (int j = 0; j < H; ++j) {
-      const auto y = gru_cell(r[j], z[j], n[j], nh[j], h_prev[j]);
-      n[j] = y.n, r[j] = y.r, z[j] = y.z;
-      h[j] = y.h;
-    }
+template <Cell kCell, class E>
+void cell_backward_rows(const CellBackward<E>& s) {
+  const std::int64_t H = s.hidden, W = gate_columns(kCell) * H;
+  if (s.rows == 0) std::fill_n(s.sums, W, 0.0F);
+  for (int b = 0; b < s.rows; ++b) {
+    const std::int64_t at = b * H;
+    const CellBackwardRow<kCell, E> row{{.hidden = H,
+                                         .first = b == 0,
+                                         .last = s.last,
+                                         .gates = s.gates + b * W,
+                                         .h_prev = s.h_prev + at,
+                                         .h = s.h + at,
+                                         .c_prev = s.c_prev + at,
+                                         .c = s.c + at,
+                                         .dy = s.dy + at,
+                                         .dropped = s.dropped != nullptr ? s.dropped + at : nullptr,
+                                         .dropout_scale = s.dropout_scale,
+                                         .dh = s.dh + at,
+                                         .dc = s.dc + at,
+                                         .sums = s.sums}};
+    for_units(row, 0, H);
   }
 }
 
-CHARRNN_CLONES void gru_backward(const StepGradRows& s) {
-  const int H = s.hidden;
-  for (int row = 0; row < s.rows; ++row) {
-    float* const __restrict__ a = s.gates + std::int64_t{row} * 4 * H;
-    const float* const __restrict__ h_prev = s.h_prev + std::int64_t{row} * H;
-    const float* const __restrict__ dh = s.dh + std::int64_t{row} * H;
-    float* const __restrict__ n = a + kGruColumnNx * H;
-    float* const __restrict__ r = a + kGruColumnR * H;
-    float* const __restrict__ z = a + kGruColumnZ * H;
-    float* const __restrict__ nh = a + kGruColumnNh * H;
-    float* const __restrict__ dh_prev = s.dh_prev == nullptr ? nullptr : s.dh_prev + std::int64_t{row} * H;
-    if (dh_prev != nullptr) {
-      for (int j = 0; j < H; ++j) dh_prev[j] += dh[j] * z[j];  // before z makes room for its gradient
-    }
-#pragma GCC ivdep
-    for (int j = 0; j < H; ++j) {
-      const auto y = gru_cell_backward(r[j], z[j], n[j], nh[j], h_prev[j], dh[j]);
-      n[j] = y.dnx, r[j] = y.dr, z[j] = y.dz, nh[j] = y.dnh;
-    }
+template <class E>
+void cell_backward_any(const CellBackward<E>& s) {
+  switch (s.cell) {
+    case Cell::kLstm: return cell_backward_rows<Cell::kLstm>(s);
+    case Cell::kGru: return cell_backward_rows<Cell::kGru>(s);
+    case Cell::kRnnTanh: return cell_backward_rows<Cell::kRnnTanh>(s);
+    case Cell::kRnnRelu: return cell_backward_rows<Cell::kRnnRelu>(s);
   }
 }
 
-template <bool kRelu>
-CHARRNN_HD void rnn_forward_body(const StepRows& s) {
-  const std::int64_t n = std::int64_t{s.rows} * s.hidden;
-  float* const __restrict__ a = s.gates;
-  float* const __restrict__ h = s.h;
-  for (std::int64_t j = 0; j < n; ++j) h[j] = rnn_cell<kRelu>(a[j]);
-}
-CHARRNN_CLONES void rnn_forward_tanh(const StepRows& s) { rnn_forward_body<false>(s); }
-CHARRNN_CLONES void rnn_forward_relu(const StepRows& s) { rnn_forward_body<true>(s); }
+// ---- sums of rows
 
-template <bool kRelu>
-CHARRNN_HD void rnn_backward_body(const StepGradRows& s) {
-  const std::int64_t n = std::int64_t{s.rows} * s.hidden;
-  float* const __restrict__ a = s.gates;
-  const float* const __restrict__ h = s.h;
-  const float* const __restrict__ dh = s.dh;
-  for (std::int64_t j = 0; j < n; ++j) a[j] = rnn_cell_backward<kRelu>(h[j], dh[j]);
-}
-CHARRNN_CLONES void rnn_backward_tanh(const StepGradRows& s) { rnn_backward_body<false>(s); }
-CHARRNN_CLONES void rnn_backward_relu(const StepGradRows& s) { rnn_backward_body<true>(s); }
+/// Some rows at once, so that y is read and written once for all of them. The order of additions is that of the rows.
+template <int kRows, class E>
+struct AddRows {
+  float* y;
+  const E* x;
+  std::int64_t stride;
 
-constexpr int kDropoutGroups = 64;  // numbers made at once: 256 units, 1 KiB
-
-/// numbers[4 g + i] for groups first..first + kDropoutGroups. Arrays of one field each, so that the loop vectorises.
-CHARRNN_CLONES void dropout_chunk(const DropoutRow& d, std::uint32_t first, std::uint32_t* __restrict__ numbers) {
-  for (std::uint32_t g = 0; g < kDropoutGroups; ++g) {
-    const PhiloxBlock x = dropout_numbers(d.seed, d.step, d.layer, d.t, d.lane, first + g);
-    numbers[g] = x.x0;
-    numbers[kDropoutGroups + g] = x.x1;
-    numbers[2 * kDropoutGroups + g] = x.x2;
-    numbers[3 * kDropoutGroups + g] = x.x3;
+  template <class Lanes>
+  HWY_INLINE void units(std::int64_t j, Lanes lanes) const {
+    Floats sum = load(y + j, lanes);
+    for (int row = 0; row < kRows; ++row) sum += load(x + row * stride + j, lanes);
+    store(sum, y + j, lanes);
   }
+};
+
+template <class E>
+void add_rows_any(float* y, const E* x, std::int64_t rows, std::int64_t n) {
+  constexpr int kRows = 8;
+  std::int64_t row = 0;
+  for (; row + kRows <= rows; row += kRows) for_units(AddRows<kRows, E>{y, x + row * n, n}, 0, n);
+  for (; row < rows; ++row) for_units(AddRows<1, E>{y, x + row * n, n}, 0, n);
 }
 
-CHARRNN_CLONES void apply_dropout(float* y, const float* x, int n, const std::uint32_t* __restrict__ numbers,
-                                  std::uint32_t bound, float scale) {
-  for (int j = 0; j < n; ++j) {
-    y[j] = numbers[(j % 4) * kDropoutGroups + j / 4] < bound ? 0.0F : x[j] * scale;
+// ---- softmax
+
+using DoubleTag = hn::ScalableTag<double>;
+using Doubles = hn::Vec<DoubleTag>;
+
+/// The sum of x's lanes, pair by pair, onto those of `sum`.
+HWY_INLINE Doubles add_in_double(Doubles sum, Floats x) {
+  const DoubleTag tag;
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Add(sum, hn::PromoteTo(tag, x.v));
+#else
+  const hn::Half<vec::FloatTag> half;
+  return hn::Add(sum,
+                 hn::Add(hn::PromoteTo(tag, hn::LowerHalf(half, x.v)), hn::PromoteTo(tag, hn::UpperHalf(half, x.v))));
+#endif
+}
+
+/// Calls f(j, lanes) for all of n elements.
+template <class F>
+HWY_INLINE void for_each(int n, const F& f) {
+  int j = 0;
+  for (; j + kLanes <= n; j += kLanes) f(j, AllLanes{});
+  if (j < n) f(j, FirstLanes{n - j});
+}
+
+HWY_INLINE float largest_of(const float* x, int n) {
+  Floats largest(x[0]);
+  for_each(n, [&](int j, auto lanes)
+                  HWY_ATTR { largest = Floats(hn::Max(largest.v, keep(lanes, load(x + j, lanes), largest).v)); });
+  return hn::GetLane(hn::MaxOfLanes(vec::FloatTag(), largest.v));
+}
+
+template <class E>
+XentRow softmax_xent_any(float* logits, E* gradient, int vocabulary, TokenId target, float weight) {
+  // A NaN that Max() passes over here is found below: its exponential is NaN, and so is the sum.
+  const float largest = largest_of(logits, vocabulary);
+  const float target_logit = logits[target];
+  const bool correct = target_logit == largest && std::find(logits, logits + target, largest) == logits + target;
+
+  Doubles sums = hn::Zero(DoubleTag());
+  for_each(vocabulary, [&](int j, auto lanes) HWY_ATTR {
+    const Floats e = vec::exp_of(load(logits + j, lanes) - Floats(largest));
+    store(e, logits + j, lanes);
+    sums = add_in_double(sums, keep(lanes, e, Floats(0.0F)));
+  });
+  const double sum = hn::GetLane(hn::SumOfLanes(DoubleTag(), sums));
+
+  if (gradient != nullptr) {
+    const auto scale = static_cast<float>(static_cast<double>(weight) / sum);
+    const float of_target = logits[target] * scale - weight;
+    for_each(vocabulary, [&](int j, auto lanes)
+                             HWY_ATTR { store_as(load(logits + j, lanes) * Floats(scale), gradient + j, lanes); });
+    gradient[target] = from_float<E>(of_target);
   }
+  return {std::log(sum) + static_cast<double>(largest) - static_cast<double>(target_logit), correct};
 }
 
-CHARRNN_CLONES void exp_row(float* x, int n, float shift) {
-  for (int j = 0; j < n; ++j) x[j] = exp_of(x[j] - shift);
-}
+// ---- the update
 
-CHARRNN_CLONES void scale_row(float* x, int n, float factor) {
-  for (int j = 0; j < n; ++j) x[j] *= factor;
-}
-
-/// Calls rule(p, clipped gradient, moment1, moment2) for each element.
-template <class Rule>
-CHARRNN_HD void update_body(const UpdateRow& u, Rule rule) {
-  float* const __restrict__ p = u.p;
-  const float* const __restrict__ g = u.g;
-  float* const __restrict__ m = u.moment1;
-  float* const __restrict__ v = u.moment2;
-  for (std::int64_t j = 0; j < u.n; ++j) {
-    float clipped = g[j] * u.clip_scale;
-    clipped = clipped > u.clip_value ? u.clip_value : clipped;
-    clipped = clipped < -u.clip_value ? -u.clip_value : clipped;
-    rule(p[j], clipped, m[j], v[j]);
-  }
-}
-
-CHARRNN_CLONES void update_rmsprop(const UpdateRow& u) {
-  const auto f = u.factors;
-  update_body(u, [f](float& p, float g, float& square, float&) { rmsprop(p, g, square, f); });
-}
-CHARRNN_CLONES void update_adagrad(const UpdateRow& u) {
-  const auto f = u.factors;
-  update_body(u, [f](float& p, float g, float& sum, float&) { adagrad(p, g, sum, f); });
-}
-CHARRNN_CLONES void update_sgd(const UpdateRow& u) {
-  const auto f = u.factors;
-  update_body(u, [f](float& p, float g, float& velocity, float&) { sgd(p, g, velocity, f); });
-}
-CHARRNN_CLONES void update_adam(const UpdateRow& u) {
-  const auto f = u.factors;
-  update_body(u, [f](float& p, float g, float& mean, float& square) { adam(p, g, mean, square, f); });
-}
-
-CHARRNN_CLONES void add_row(float* __restrict__ y, const float* __restrict__ x, std::int64_t n) {
-  for (std::int64_t j = 0; j < n; ++j) y[j] += x[j];
-}
-
-constexpr int kParts = 16;  // independent partial sums: a vector's worth, always added in the same order
-
-CHARRNN_CLONES double squares_in_parts(const float* x, std::int64_t n) {
-  double parts[kParts] = {};
+/// 16 partial sums, whatever the vector's width, added in one order: all instruction sets give the same bits. (Squares
+/// of floats are exact in double, so that fused multiplication changes nothing.)
+double sum_of_squares_any(const float* x, std::int64_t n) {
+  constexpr int kParts = 16;
+  const DoubleTag tag;
+  const hn::Rebind<float, DoubleTag> floats;
+  constexpr int kDoubles = static_cast<int>(hn::MaxLanes(tag));
+  Doubles sums[kParts / kDoubles];
+  for (auto& sum : sums) sum = hn::Zero(tag);
   std::int64_t j = 0;
   for (; j + kParts <= n; j += kParts) {
-    for (int i = 0; i < kParts; ++i) parts[i] += static_cast<double>(x[j + i]) * static_cast<double>(x[j + i]);
+    for (int i = 0; i < kParts / kDoubles; ++i) {
+      const auto v = hn::PromoteTo(tag, hn::LoadU(floats, x + j + i * kDoubles));
+      sums[i] = hn::MulAdd(v, v, sums[i]);
+    }
   }
+  HWY_ALIGN double parts[kParts];
+  for (int i = 0; i < kParts / kDoubles; ++i) hn::Store(sums[i], tag, parts + i * kDoubles);
   for (int i = 0; j < n; ++j, ++i) parts[i] += static_cast<double>(x[j]) * static_cast<double>(x[j]);
   double sum = 0;
   for (const double part : parts) sum += part;
   return sum;
 }
 
-}  // namespace
+template <OptimizerKind kKind>
+struct UpdateUnits {
+  const UpdateRow& u;
+  vec::OptimizerFactors<Floats> f;
 
-void step_forward(Cell cell, const StepRows& s) {
-  switch (cell) {
-    case Cell::kLstm: return lstm_forward(s);
-    case Cell::kGru: return gru_forward(s);
-    case Cell::kRnnTanh: return rnn_forward_tanh(s);
-    case Cell::kRnnRelu: return rnn_forward_relu(s);
+  template <class Lanes>
+  HWY_INLINE void units(std::int64_t j, Lanes lanes) const {
+    const Floats limit(u.clip_value);
+    const Floats g = vec::at_least(vec::at_most(load(u.g + j, lanes) * Floats(u.clip_scale), limit), -limit);
+    Floats p = load(u.p + j, lanes), m = load(u.moment1 + j, lanes);
+    if constexpr (kKind == OptimizerKind::kAdam) {
+      Floats v = load(u.moment2 + j, lanes);
+      vec::adam(p, g, m, v, f);
+      store(v, u.moment2 + j, lanes);
+    } else if constexpr (kKind == OptimizerKind::kRmsprop) {
+      vec::rmsprop(p, g, m, f);
+    } else if constexpr (kKind == OptimizerKind::kAdagrad) {
+      vec::adagrad(p, g, m, f);
+    } else {
+      vec::sgd(p, g, m, f);
+    }
+    store(m, u.moment1 + j, lanes);
+    store(p, u.p + j, lanes);
   }
+};
+
+template <OptimizerKind kKind>
+void update_units(const UpdateRow& u) {
+  const auto& f = u.factors;
+  for_units(UpdateUnits<kKind>{u,
+                               {.rate = Floats(f.rate),
+                                .decay = Floats(f.decay),
+                                .fresh = Floats(f.fresh),
+                                .decay1 = Floats(f.decay1),
+                                .fresh1 = Floats(f.fresh1),
+                                .epsilon = Floats(f.epsilon),
+                                .second_correction = Floats(f.second_correction)}},
+            0, u.n);
 }
 
-void step_backward(Cell cell, const StepGradRows& s) {
-  switch (cell) {
-    case Cell::kLstm: return lstm_backward(s);
-    case Cell::kGru: return gru_backward(s);
-    case Cell::kRnnTanh: return rnn_backward_tanh(s);
-    case Cell::kRnnRelu: return rnn_backward_relu(s);
-  }
-}
-
-void add_rows(float* y, const float* x, std::int64_t rows, std::int64_t n) {
-  for (std::int64_t row = 0; row < rows; ++row) add_row(y, x + row * n, n);
-}
-
-void dropout_row(float* y, const float* x, int n, const DropoutRow& d) {
-  alignas(64) std::uint32_t numbers[4 * kDropoutGroups];
-  for (int first = 0; first < n; first += 4 * kDropoutGroups) {
-    dropout_chunk(d, static_cast<std::uint32_t>(first / 4), numbers);
-    apply_dropout(y + first, x + first, std::min(n - first, 4 * kDropoutGroups), numbers, d.bound, d.scale);
-  }
-}
-
-XentRow softmax_xent_row(float* logits, int vocabulary, TokenId target, float weight, bool want_gradient) {
-  float largest = logits[0];
-  int argmax = 0;
-  for (int v = 1; v < vocabulary; ++v) {
-    if (logits[v] > largest) largest = logits[v], argmax = v;
-  }
-  const float target_logit = logits[target];
-  exp_row(logits, vocabulary, largest);
-  double sum = 0;
-  for (int v = 0; v < vocabulary; ++v) sum += static_cast<double>(logits[v]);
-  const XentRow result{std::log(sum) + static_cast<double>(largest) - static_cast<double>(target_logit),
-                       argmax == target};
-  if (want_gradient) {
-    scale_row(logits, vocabulary, static_cast<float>(static_cast<double>(weight) / sum));
-    logits[target] -= weight;
-  }
-  return result;
-}
-
-double sum_of_squares(const float* x, std::int64_t n) { return squares_in_parts(x, n); }
-
-void update_row(OptimizerKind kind, const UpdateRow& u) {
+void update_row_any(OptimizerKind kind, const UpdateRow& u) {
   switch (kind) {
-    case OptimizerKind::kRmsprop: return update_rmsprop(u);
-    case OptimizerKind::kAdam: return update_adam(u);
-    case OptimizerKind::kAdagrad: return update_adagrad(u);
-    case OptimizerKind::kSgd: return update_sgd(u);
+    case OptimizerKind::kRmsprop: return update_units<OptimizerKind::kRmsprop>(u);
+    case OptimizerKind::kAdam: return update_units<OptimizerKind::kAdam>(u);
+    case OptimizerKind::kAdagrad: return update_units<OptimizerKind::kAdagrad>(u);
+    case OptimizerKind::kSgd: return update_units<OptimizerKind::kSgd>(u);
   }
+}
+
+// ---- what is exported: functions with names of their own
+
+void cell_forward_f32(const CellForward<float>& s) { cell_forward_any(s); }
+void cell_forward_bf16(const CellForward<Bf16>& s) { cell_forward_any(s); }
+void cell_backward_f32(const CellBackward<float>& s) { cell_backward_any(s); }
+void cell_backward_bf16(const CellBackward<Bf16>& s) { cell_backward_any(s); }
+void add_rows_f32(float* y, const float* x, std::int64_t rows, std::int64_t n) { add_rows_any(y, x, rows, n); }
+void add_rows_bf16(float* y, const Bf16* x, std::int64_t rows, std::int64_t n) { add_rows_any(y, x, rows, n); }
+XentRow softmax_xent_f32(float* logits, float* gradient, int vocabulary, TokenId target, float weight) {
+  return softmax_xent_any(logits, gradient, vocabulary, target, weight);
+}
+XentRow softmax_xent_bf16(float* logits, Bf16* gradient, int vocabulary, TokenId target, float weight) {
+  return softmax_xent_any(logits, gradient, vocabulary, target, weight);
+}
+
+}  // namespace charrnn::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace charrnn::cpu {
+
+HWY_EXPORT(cell_forward_f32);
+HWY_EXPORT(cell_forward_bf16);
+HWY_EXPORT(cell_backward_f32);
+HWY_EXPORT(cell_backward_bf16);
+HWY_EXPORT(add_rows_f32);
+HWY_EXPORT(add_rows_bf16);
+HWY_EXPORT(softmax_xent_f32);
+HWY_EXPORT(softmax_xent_bf16);
+HWY_EXPORT(sum_of_squares_any);
+HWY_EXPORT(update_row_any);
+
+template <>
+void cell_forward(const CellForward<float>& s) {
+  HWY_DYNAMIC_DISPATCH(cell_forward_f32)(s);
+}
+template <>
+void cell_forward(const CellForward<Bf16>& s) {
+  HWY_DYNAMIC_DISPATCH(cell_forward_bf16)(s);
+}
+template <>
+void cell_backward(const CellBackward<float>& s) {
+  HWY_DYNAMIC_DISPATCH(cell_backward_f32)(s);
+}
+template <>
+void cell_backward(const CellBackward<Bf16>& s) {
+  HWY_DYNAMIC_DISPATCH(cell_backward_bf16)(s);
+}
+template <>
+void add_rows(float* y, const float* x, std::int64_t rows, std::int64_t n) {
+  HWY_DYNAMIC_DISPATCH(add_rows_f32)(y, x, rows, n);
+}
+template <>
+void add_rows(float* y, const Bf16* x, std::int64_t rows, std::int64_t n) {
+  HWY_DYNAMIC_DISPATCH(add_rows_bf16)(y, x, rows, n);
+}
+template <>
+XentRow softmax_xent_row(float* logits, float* gradient, int vocabulary, TokenId target, float weight) {
+  return HWY_DYNAMIC_DISPATCH(softmax_xent_f32)(logits, gradient, vocabulary, target, weight);
+}
+template <>
+XentRow softmax_xent_row(float* logits, Bf16* gradient, int vocabulary, TokenId target, float weight) {
+  return HWY_DYNAMIC_DISPATCH(softmax_xent_bf16)(logits, gradient, vocabulary, target, weight);
+}
+
+double sum_of_squares(const float* x, std::int64_t n) { return HWY_DYNAMIC_DISPATCH(sum_of_squares_any)(x, n); }
+
+void update_row(OptimizerKind kind, const UpdateRow& u) { HWY_DYNAMIC_DISPATCH(update_row_any)(kind, u); }
+
+void limit_vectors_to_avx2() {
+#if HWY_ARCH_X86
+  hwy::DisableTargets(HWY_AVX2 - 1);  // what is better than a target has a lower bit
+#endif
 }
 
 }  // namespace charrnn::cpu
+
+#endif  // HWY_ONCE

@@ -1,57 +1,80 @@
-// Element-wise work on rows of activations: the math of kernels/*.h in loops that the compiler vectorises, compiled for
-// several instruction sets and chosen when the program starts.
+// Element-wise work on rows of activations: the math of kernels/*.h on vectors, compiled for several instruction sets
+// in one binary and chosen when the program starts. E: float or Bf16, the type of activations (cpu/element.h).
 #pragma once
 
 #include <cstdint>
 
 #include "charrnn/config.h"
 #include "charrnn/network_shape.h"
+#include "cpu/element.h"
 #include "kernels/gate_map.h"
 #include "kernels/optimizer.h"
 
 namespace charrnn::cpu {
 
-struct StepRows {
-  int rows = 0, hidden = 0;       // b, H
-  float* gates = nullptr;         // [b, W] pre-activations in, activations out (GRU: n r z nh)
-  const float* h_prev = nullptr;  // [b,H]
-  const float* c_prev = nullptr;  // [b,H] LSTM
-  float* h = nullptr;             // [b,H] overwritten
-  float* c = nullptr;             // [b,H] overwritten, LSTM
+/// Masks of one step of one layer (kernels/philox.h, dropout_numbers): row r is lane first_lane + r.
+struct DropoutStep {
+  std::uint64_t seed = 0, step = 0;
+  std::uint32_t layer = 0, t = 0, first_lane = 0;
+  std::uint32_t bound = 0;  // a unit whose number is below is dropped
+  float scale = 1.0F;       // of the others: 1 / (1 - probability)
 };
-void step_forward(Cell cell, const StepRows& s);
 
-struct StepGradRows {
+/// One step of one layer, forward. b rows, H hidden, W columns of a row of gates, G H rows of W_hh.
+template <class E>
+struct CellForward {
+  Cell cell = Cell::kLstm;
   int rows = 0, hidden = 0;
-  float* gates = nullptr;         // [b,W] activations in, gradients of the pre-activations out
-  const float* h_prev = nullptr;  // [b,H] GRU
-  const float* h = nullptr;       // [b,H] RNN
+  const float* recurrent = nullptr;  // [b, G H] h_prev W_hh^T
+  const float* input = nullptr;      // layer 0: table [V,W], biases in it; above: x W_ih^T [b,W] (GRU: no column nh)
+  const TokenId* ids = nullptr;      // [b] layer 0: the row of the table; null above
+  const float* bias = nullptr;       // [W] above layer 0; null in it
+  E* gates = nullptr;                // [b,W] activations out (GRU: n r z nh), or null: not kept. RNN: not written
+  const E* h_prev = nullptr;         // [b,H] GRU
+  const float* c_prev = nullptr;     // [b,H] LSTM
+  E* h = nullptr;                    // [b,H] overwritten
+  float* c = nullptr;                // [b,H] overwritten, LSTM
+  E* dropped = nullptr;              // [b,H] overwritten: h after dropout; null: no dropout. A dropped unit is -0,
+                                     // any other zero is +0, so that the way back needs neither mask nor generator
+  DropoutStep dropout{};
+};
+template <class E>
+void cell_forward(const CellForward<E>& s);
+
+/// The same step, backward.
+template <class E>
+struct CellBackward {
+  Cell cell = Cell::kLstm;
+  int rows = 0, hidden = 0;
+  bool last = false;              // the window's last step: nothing comes back from behind it
+  E* gates = nullptr;             // [b,W] activations in, gradients of pre-activations out (GRU: dnx dr dz dnh)
+  const E* h_prev = nullptr;      // [b,H] GRU
+  const E* h = nullptr;           // [b,H] RNN
   const float* c_prev = nullptr;  // [b,H] LSTM
   const float* c = nullptr;       // [b,H] LSTM
-  const float* dh = nullptr;      // [b,H]
-  float* dh_prev = nullptr;       // [b,H] += the direct path of the GRU; null at the window's start
-  float* dc = nullptr;            // [b,H] in: from the next step, out: for the previous one; LSTM
+  const E* dy = nullptr;          // [b,H] from above, of what dropout left
+  const E* dropped = nullptr;     // [b,H] as cell_forward() wrote it; null: no dropout
+  float dropout_scale = 1.0F;
+  float* dh = nullptr;    // [b,H] in: from the step behind, not read if `last`; out, GRU: z * dh, the way back that
+                          // passes no product
+  float* dc = nullptr;    // [b,H] in: from the step behind, not read if `last`; out: for the step before; LSTM
+  float* sums = nullptr;  // [W] overwritten: sums over rows of the gradients of pre-activations, before rounding to E
 };
-void step_backward(Cell cell, const StepGradRows& s);
+template <class E>
+void cell_backward(const CellBackward<E>& s);
 
 /// y[j] += x[j], over `rows` rows of x with stride n.
-void add_rows(float* y, const float* x, std::int64_t rows, std::int64_t n);
-
-/// y = x, dropped out: the masks of dropout_numbers(). May work in place.
-struct DropoutRow {
-  std::uint64_t seed = 0, step = 0;
-  std::uint32_t layer = 0, t = 0, lane = 0;
-  std::uint32_t bound = 0;
-  float scale = 1.0F;  // 1 / (1 - probability)
-};
-void dropout_row(float* y, const float* x, int n, const DropoutRow& d);
+template <class E>
+void add_rows(float* y, const E* x, std::int64_t rows, std::int64_t n);
 
 struct XentRow {
   double nats = 0;
   bool correct = false;
 };
-/// Softmax cross-entropy of one row of logits [V]; with `weight` != 0 the row becomes weight * (softmax - 1[target]).
-XentRow softmax_xent_row(float* logits, int vocabulary, TokenId target, float weight, bool want_gradient);
+/// Softmax cross-entropy of one row of logits [V]. `gradient` [V], if not null: weight * (softmax - 1[target]); it may
+/// be `logits` itself. Spoils the logits.
+template <class E>
+XentRow softmax_xent_row(float* logits, E* gradient, int vocabulary, TokenId target, float weight);
 
 /// Sum of squares of n floats, in double, in a fixed order.
 double sum_of_squares(const float* x, std::int64_t n);
@@ -67,5 +90,9 @@ struct UpdateRow {
   OptimizerFactors<float> factors{};
 };
 void update_row(OptimizerKind kind, const UpdateRow& u);
+
+/// No instructions of AVX-512 from here on, for example since the user keeps oneDNN from them. Not to be called while
+/// other threads are in these functions.
+void limit_vectors_to_avx2();
 
 }  // namespace charrnn::cpu

@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -12,6 +13,13 @@
 namespace charrnn::cpu {
 
 namespace {
+
+/// Tells the processor that this is a waiting loop.
+void pause_processor() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
 
 /// Keeps OpenMP regions that this thread opens (those inside oneDNN) on this thread, for as long as it lives.
 class SingleThreadedOpenMp {
@@ -28,6 +36,27 @@ class SingleThreadedOpenMp {
  private:
   int before_;
 };
+
+constexpr int kCountBits = 16;
+constexpr std::uint64_t kCountMask = (1U << kCountBits) - 1;
+
+/// Looks for a while before the caller goes to sleep, since a wake-up takes longer than the pauses within a step. Other
+/// programs get the processor meanwhile. @returns whether it became true
+template <class Condition>
+bool spin_until(const Condition& condition) {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kPatience = std::chrono::microseconds(200);
+  constexpr int kLooks = 64;
+  const auto until = Clock::now() + kPatience;
+  do {
+    for (int look = 0; look < kLooks; ++look) {
+      if (condition()) return true;
+      pause_processor();
+    }
+    std::this_thread::yield();
+  } while (Clock::now() < until);
+  return condition();
+}
 
 }  // namespace
 
@@ -53,52 +82,54 @@ void ThreadPool::stop() noexcept {
   for (auto& worker : workers_) worker.join();
 }
 
-void ThreadPool::run(int count, const std::function<void(int)>& task) {
+void ThreadPool::run_erased(int count, Erased task) {
   const SingleThreadedOpenMp guard;
   if (count <= 1) {
-    if (count == 1) task(0);
+    if (count == 1) task.call(task.task, 0);
     return;
   }
   {
     const std::lock_guard lock(mutex_);
-    task_ = &task;
-    count_ = count;
-    pending_ = count;
+    task_ = task;
+    pending_.store(count, std::memory_order_relaxed);
     failure_ = nullptr;
-    ++generation_;
+    const std::uint64_t number = (run_.load(std::memory_order_relaxed) >> kCountBits) + 1;
+    run_.store(number << kCountBits | static_cast<std::uint64_t>(count), std::memory_order_release);
   }
   start_.notify_all();
   run_one(0);
-  std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return pending_ == 0; });
-  task_ = nullptr;
+  const auto finished = [this] { return pending_.load(std::memory_order_acquire) == 0; };
+  if (!spin_until(finished)) {
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, finished);
+  }
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 void ThreadPool::run_one(int worker) {
   std::exception_ptr failure;
   try {
-    (*task_)(worker);
+    task_.call(task_.task, worker);
   } catch (...) {
     failure = std::current_exception();
   }
   const std::lock_guard lock(mutex_);
   if (failure && !failure_) failure_ = failure;
-  if (--pending_ == 0) done_.notify_all();
+  if (pending_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_all();
 }
 
 void ThreadPool::work(int worker) {
   const SingleThreadedOpenMp guard;
   std::uint64_t seen = 0;
+  const auto called = [&] { return stop_ || run_.load(std::memory_order_acquire) != seen; };
   for (;;) {
-    {
+    if (!spin_until(called)) {
       std::unique_lock lock(mutex_);
-      start_.wait(lock, [&] { return stop_ || generation_ != seen; });
-      if (stop_) return;
-      seen = generation_;
-      if (worker >= count_) continue;
+      start_.wait(lock, called);
     }
-    run_one(worker);
+    if (stop_) return;
+    seen = run_.load(std::memory_order_acquire);
+    if (worker < static_cast<int>(seen & kCountMask)) run_one(worker);
   }
 }
 

@@ -2,10 +2,10 @@
 // calls it, so that products run single-threaded inside workers and nothing joins behind our back.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -23,20 +23,31 @@ class ThreadPool {
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Runs task(worker) on the workers [0, count), count <= size(), and waits. The first exception is rethrown.
-  void run(int count, const std::function<void(int worker)>& task);
+  /// Allocates nothing.
+  template <class Task>
+  void run(int count, const Task& task) {
+    run_erased(count, {&task, [](const void* t, int worker) { (*static_cast<const Task*>(t))(worker); }});
+  }
 
  private:
+  struct Erased {
+    const void* task = nullptr;
+    void (*call)(const void* task, int worker) = nullptr;
+  };
+
+  void run_erased(int count, Erased task);
   void work(int worker);
   void stop() noexcept;
   void run_one(int worker);
 
   std::mutex mutex_;
   std::condition_variable start_, done_;
-  const std::function<void(int)>* task_ = nullptr;
-  std::uint64_t generation_ = 0;
-  int count_ = 0;  // workers that take part in this generation
-  int pending_ = 0;
-  bool stop_ = false;
+  Erased task_;  // stands still while one of its workers runs
+  /// The number of the run, times 2^16, plus how many workers take part: one word, since workers that do not take part
+  /// may read it late.
+  std::atomic<std::uint64_t> run_{0};
+  std::atomic<int> pending_{0};
+  std::atomic<bool> stop_{false};
   std::exception_ptr failure_;
   std::vector<std::thread> workers_;
 };

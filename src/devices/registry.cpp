@@ -87,7 +87,7 @@ BackendList list_backends() {
                            .device = "cpu",
                            .available = true,
                            .detail = cpu::cpu_name(),
-                           .precisions = {Precision::kFp32},
+                           .precisions = cpu::precisions(),
                            .threads = cpu::usable_processors()});
   const auto absent = [&list](const std::string& reason) {
     list.backends.push_back({.backend = "cuda", .device = "", .detail = reason, .precisions = {}});

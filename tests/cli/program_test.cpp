@@ -182,6 +182,18 @@ TEST_CASE("a device or precision that is not there exits 4, a name that is none 
   CHECK_THAT(precision.err, contains("precision") && contains("fp32"));
 }
 
+TEST_CASE("bf16 on a processor without it exits 4 and says what there is, and auto takes fp32", "[cli]") {
+  Workplace work;
+  spill(work.path("a.yaml"), kTiny);
+  work.set("DNNL_MAX_CPU_ISA", "AVX2");
+  const Outcome bf16 = work.run({"bench", "--config", "a.yaml", "--device", "cpu", "--precision", "bf16"});
+  CHECK(bf16.code == 4);
+  CHECK_THAT(bf16.err, contains("no bf16 on this processor") && contains("computes in fp32") && contains("auto"));
+  const Outcome automatic = work.run({"bench", "--config", "a.yaml", "--device", "cpu", "--steps", "1", "--json"});
+  CHECK(automatic.code == 0);
+  CHECK_THAT(automatic.out, contains("\"precision\":\"fp32\""));
+}
+
 TEST_CASE("a GPU that is not there exits 4, with the reason and what to do", "[cli]") {
   Workplace work;
   spill(work.path("a.yaml"), kTiny);

@@ -5,7 +5,7 @@
 #include <functional>
 
 #include "io/checkpoints.h"
-#include "io/largest_allocation.h"
+#include "support/largest_allocation.h"
 #include "io/manifest.h"
 #include "io/safetensors.h"
 #include "io/sha256.h"

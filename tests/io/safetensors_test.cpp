@@ -3,7 +3,7 @@
 #include "io/safetensors.h"
 
 #include "io/checkpoints.h"
-#include "io/largest_allocation.h"
+#include "support/largest_allocation.h"
 
 using namespace charrnn;
 using namespace charrnn::tests;

@@ -18,6 +18,7 @@
 #include "model/initialize.h"
 #include "support/catch.h"
 #include "support/temp_folder.h"
+#include "support/test_device.h"
 #include "train/run.h"
 
 namespace charrnn::tests {
@@ -61,6 +62,7 @@ inline std::string some_text(std::uint64_t seed = 1, std::size_t length = 600) {
 struct Settings {
   std::string cell = "lstm", optimizer = "{name: rmsprop, learning_rate: 0.01}", more;
   int batch = 4, sequence = 7;
+  std::string precision{name_of(test_precision())};
 };
 
 inline TrainOptions options_in(const fs::path& folder, const Settings& s = {}) {
@@ -70,7 +72,7 @@ inline TrainOptions options_in(const fs::path& folder, const Settings& s = {}) {
   yaml << "corpus: {path: " << text.string() << "}\n"
        << "model: {cell: " << s.cell << ", layers: 2, hidden: 12, dropout: 0.25}\n"
        << "train: {batch: " << s.batch << ", sequence: " << s.sequence << ", epochs: 3, optimizer: " << s.optimizer
-       << "}\nvalidate: {every: 5}\ncheckpoint: {every: 6, keep: 2}\n"
+       << ", precision: " << s.precision << "}\nvalidate: {every: 5}\ncheckpoint: {every: 6, keep: 2}\n"
        << "sample: {every: 9, length: 20, prime: \"\"}\nrun: {dir: " << (folder / "run").string() << ", device: cpu}\n"
        << s.more;
   TrainOptions options;

@@ -1,4 +1,4 @@
-#include "io/largest_allocation.h"
+#include "support/largest_allocation.h"
 
 #include <atomic>
 #include <cstdlib>
