@@ -15,6 +15,12 @@ namespace charrnn::cpu {
 
 namespace {
 
+/// oneDNN is asked what the processor has, so that what limits it (DNNL_MAX_CPU_ISA) limits all of this backend.
+bool effective_isa_has(dnnl::cpu_isa wanted) {
+  const auto features = static_cast<unsigned>(wanted);  // a value is a set of features
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & features) == features;
+}
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(int threads) : pool_(std::make_shared<ThreadPool>(threads)) {
@@ -111,11 +117,7 @@ std::string cpu_name() {
 }
 
 std::vector<Precision> precisions() {
-  // oneDNN is asked, so that what limits it (DNNL_MAX_CPU_ISA) limits this too. A value is a set of features.
-  constexpr auto kBf16 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
-  if ((static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kBf16) == kBf16) {
-    return {Precision::kBf16, Precision::kFp32};
-  }
+  if (effective_isa_has(dnnl::cpu_isa::avx512_core_bf16)) return {Precision::kBf16, Precision::kFp32};
   return {Precision::kFp32};
 }
 
@@ -127,6 +129,7 @@ int usable_processors() {
 }
 
 std::unique_ptr<Backend> make_cpu_backend(int threads) {
+  if (!effective_isa_has(dnnl::cpu_isa::avx512_core)) limit_vectors_to_avx2();
   return std::make_unique<CpuBackend>(threads > 0 ? threads : usable_processors());
 }
 

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/draw.h"
 #include "backend/window_check.h"
+#include "kernels/philox.h"
 
 namespace charrnn::cpu {
 
@@ -142,6 +144,65 @@ StepResult CpuSession<E>::next_result() {
   const StepResult result = results_.front();
   results_.erase(results_.begin());
   return result;
+}
+
+template <class E>
+bool CpuSession<E>::generate(int steps, std::span<const TokenId> ids, const DrawSettings& settings,
+                             std::span<TokenId> drawn) {
+  const auto batch = static_cast<std::size_t>(shape_.batch);
+  if (steps < 1 || drawn.size() != static_cast<std::size_t>(steps) * batch) {
+    throw ShapeError("Session::generate: drawn must be [steps,B]");
+  }
+  check_window({.steps = 1, .batch = shape_.batch, .ids = ids}, shape_, network_.shape().vocabulary, false);
+  if (shape_.batch == 1) {
+    generate_one(ids.front(), settings, drawn);
+    return true;
+  }
+  network_.refresh();
+  run_slices([&](Slice<E>& s, WindowLoss&) { generate_slice(s, steps, ids, settings, drawn); });
+  return true;
+}
+
+/// One lane has nothing to multiply matrices with: all threads work on its characters together.
+template <class E>
+void CpuSession<E>::generate_one(TokenId first, const DrawSettings& settings, std::span<TokenId> drawn) {
+  if (!lane_sampler_) {
+    const NetworkShape& n = network_.shape();
+    lane_sampler_ = std::make_unique<LaneSampler>(network_.layout(), network_.precision(), network_.pool());
+    lane_h_.resize(static_cast<std::size_t>(n.layers) * static_cast<std::size_t>(n.hidden));
+    if (has_cell_state(n.cell)) lane_c_.resize(lane_h_.size());
+  }
+  if (lane_version_ != network_.version()) {
+    lane_sampler_->pack(network_.arena(Arena::kParameters));
+    lane_version_ = network_.version();
+  }
+  get_state(lane_h_, lane_c_);
+  lane_sampler_->run({.first = first,
+                      .stream = settings.first_stream,
+                      .draws = &settings,
+                      .h = lane_h_,
+                      .c = lane_c_,
+                      .drawn = drawn});
+  set_state(lane_h_, lane_c_);
+}
+
+template <class E>
+void CpuSession<E>::generate_slice(Slice<E>& slice, int steps, std::span<const TokenId> ids,
+                                   const DrawSettings& settings, std::span<TokenId> drawn) {
+  const auto B = static_cast<std::size_t>(shape_.batch);
+  DrawScratch scratch(network_.shape().vocabulary);
+  for (int t = 0; t < steps; ++t) {
+    const auto now = static_cast<std::size_t>(t);
+    slice.forward(1, {t == 0 ? ids : drawn.subspan((now - 1) * B, B), {}}, {});
+    slice.head(1);
+    for (int lane = 0; lane < slice.lanes(); ++lane) {
+      const auto b = static_cast<std::size_t>(slice.first() + lane);
+      const double random = stream_uniform(settings.seed, settings.first_stream + b * settings.stream_step,
+                                           static_cast<std::uint64_t>(settings.first_draw + t));
+      drawn[now * B + b] = draw_character(slice.logits(0, lane), settings, random, scratch);
+    }
+    slice.finish(1);
+  }
 }
 
 template class CpuSession<float>;

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <optional>
 #include <vector>
 
+#include "cpu/lane_sampler.h"
 #include "cpu/slice.h"
 #include "cpu/weight_gradients.h"
 
@@ -27,6 +29,8 @@ class CpuSession final : public Session {
   WindowLoss gradients(const Window& window, const DropoutKey& dropout) override;
   void submit_step(const Window& window, const DropoutKey& dropout, const UpdateSettings& settings) override;
   StepResult next_result() override;
+  bool generate(int steps, std::span<const TokenId> ids, const DrawSettings& settings,
+                std::span<TokenId> drawn) override;
 
   /// Bytes that a session of this shape allocates, summed over its slices.
   static std::size_t memory_bytes(const NetworkShape& network, const SessionShape& shape);
@@ -35,13 +39,19 @@ class CpuSession final : public Session {
   template <class Work>
   void run_slices(const Work& work);
   WindowLoss loss() const;
+  void generate_one(TokenId first, const DrawSettings& settings, std::span<TokenId> drawn);
+  void generate_slice(Slice<E>& slice, int steps, std::span<const TokenId> ids, const DrawSettings& settings,
+                      std::span<TokenId> drawn);
 
   CpuNetwork& network_;
   SessionShape shape_;
   std::deque<Slice<E>> slices_;     // not movable: products hold addresses
   std::vector<WindowLoss> losses_;  // of the window at hand, one a slice
   std::optional<WeightGradients<E>> weight_gradients_;
-  std::vector<StepResult> results_;  // submitted and not yet asked for, the oldest first
+  std::unique_ptr<LaneSampler> lane_sampler_;  // made when a session of one lane draws
+  std::int64_t lane_version_ = 0;              // of the weights in it
+  std::vector<float> lane_h_, lane_c_;         // [L,H]
+  std::vector<StepResult> results_;            // submitted and not yet asked for, the oldest first
 };
 
 }  // namespace charrnn::cpu

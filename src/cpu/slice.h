@@ -34,6 +34,9 @@ class Slice {
   void start(std::span<const std::uint8_t> reset);
   void forward(int steps, const LayerInput& input, const DropoutKey& dropout);
   void head(int steps);
+  std::span<const float> logits(int step, int lane) const {  // [V], after head()
+    return {logits_.data() + (std::int64_t{step} * lanes_ + lane) * V_, static_cast<std::size_t>(V_)};
+  }
   void copy_logits(int steps, std::span<float> logits) const;  // into [T,B,V], after head()
   WindowLoss loss(const Window& window, bool want_gradient);   // instead of copy_logits(): spoils the logits
   void backward(int steps);

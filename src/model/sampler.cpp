@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <span>
 
 #include "backend/backend.h"
+#include "backend/draw.h"
 #include "charrnn/config.h"
 #include "charrnn/error.h"
 #include "kernels/philox.h"
@@ -15,8 +15,12 @@
 namespace charrnn {
 namespace {
 
-constexpr int kPrimeWindow = 64;           // steps; bounds the memory that a long prime needs
-constexpr std::int64_t kDrawnAtOnce = 64;  // characters of a text, where the backend draws: a few milliseconds
+constexpr int kPrimeWindow = 64;  // steps; bounds the memory that a long prime needs
+/// Steps that the backend draws at once: few enough that texts appear as they are written, and that stopping is heard.
+std::int64_t steps_at_once(int count) {
+  constexpr std::int64_t kSteps = 64, kCharacters = 4096;
+  return std::clamp<std::int64_t>(kCharacters / count, 1, kSteps);
+}
 
 void check_settings(const SampleSettings& settings) {
   if (settings.length < 0) {
@@ -36,49 +40,12 @@ void check_settings(const SampleSettings& settings) {
   }
 }
 
-/// The id with the largest logit, the lowest of equal ones.
-TokenId likeliest(const float* logits, int vocabulary) {
-  TokenId best = 0;
-  for (TokenId id = 1; id < vocabulary; ++id) {
-    if (logits[id] > logits[best]) best = id;
-  }
-  return best;
-}
-
 }  // namespace
 
 TokenId draw(const float* logits, int vocabulary, const SampleSettings& settings, double random) {
-  for (int id = 0; id < vocabulary; ++id) {
-    if (!std::isfinite(logits[id])) {
-      throw RunError("the network's score of character " + std::to_string(id) +
-                     " is not finite, so nothing can be drawn; train again with a lower learning rate");
-    }
-  }
-  const TokenId best = likeliest(logits, vocabulary);
-  if (settings.greedy || settings.top_k == 1) return best;
-
-  // Ids that may be drawn, ascending, so that `random` means the same whatever top_k is implemented by.
-  std::vector<TokenId> ids(static_cast<std::size_t>(vocabulary));
-  std::iota(ids.begin(), ids.end(), 0);
-  if (settings.top_k > 0 && settings.top_k < vocabulary) {
-    const auto likelier = [logits](TokenId a, TokenId b) {
-      return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-    };
-    std::nth_element(ids.begin(), ids.begin() + settings.top_k, ids.end(), likelier);
-    ids.resize(static_cast<std::size_t>(settings.top_k));
-    std::sort(ids.begin(), ids.end());
-  }
-
-  // The largest logit is subtracted first: no overflow, and a temperature near 0 leaves the largest its weight of 1.
-  std::vector<double> cumulative(ids.size());
-  double sum = 0;
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    sum += std::exp((static_cast<double>(logits[ids[i]]) - static_cast<double>(logits[best])) / settings.temperature);
-    cumulative[i] = sum;
-  }
-  const auto chosen = std::upper_bound(cumulative.begin(), cumulative.end(), random * sum);
-  if (chosen == cumulative.end()) return best;  // random * sum rounded up to sum
-  return ids[static_cast<std::size_t>(chosen - cumulative.begin())];
+  DrawScratch scratch(vocabulary);
+  const DrawSettings draws{.temperature = settings.temperature, .top_k = settings.top_k, .greedy = settings.greedy};
+  return draw_character({logits, static_cast<std::size_t>(vocabulary)}, draws, random, scratch);
 }
 
 std::vector<std::string> sample_texts(Network& network, const Vocabulary& vocabulary, const SampleSettings& settings,
@@ -91,7 +58,7 @@ std::vector<std::string> sample_texts(Network& network, const Vocabulary& vocabu
                      std::to_string(vocabulary.size()));
   }
   const std::vector<TokenId> prime = vocabulary.encode(settings.prime, "the prime");
-  const auto count = static_cast<std::size_t>(settings.count);
+  const auto count = static_cast<std::size_t>(settings.count), characters = static_cast<std::size_t>(V);
 
   std::vector<std::string> texts(count, settings.prime);
   if (emit && !settings.prime.empty()) {
@@ -132,7 +99,8 @@ std::vector<std::string> sample_texts(Network& network, const Vocabulary& vocabu
                      .seed = settings.seed,
                      .first_stream = kSampleStream,
                      .stream_step = std::uint64_t{1} << 32U};
-  std::vector<float> logits;
+  std::vector<float> logits;  // [count,V]
+  DrawScratch scratch(V);
   std::vector<TokenId> drawn;  // [steps,count]
   std::vector<bool> done(count, false);
   std::size_t running = count;
@@ -141,7 +109,7 @@ std::vector<std::string> sample_texts(Network& network, const Vocabulary& vocabu
     if (cancelled && cancelled()) break;
     const bool uniform = n == 0 && prime.empty();
     draws.first_draw = n;
-    std::int64_t steps = std::min<std::int64_t>(kDrawnAtOnce, settings.length - n);
+    std::int64_t steps = std::min(steps_at_once(settings.count), settings.length - n);
     if (!uniform && on_device) {
       drawn.resize(static_cast<std::size_t>(steps) * count);
       on_device = session->generate(static_cast<int>(steps), ids, draws, drawn);
@@ -150,7 +118,7 @@ std::vector<std::string> sample_texts(Network& network, const Vocabulary& vocabu
       steps = 1;
       drawn.resize(count);
       if (!uniform) {
-        logits.resize(count * static_cast<std::size_t>(V));
+        logits.resize(count * characters);
         session->forward({.steps = 1, .batch = settings.count, .ids = ids, .targets = {}, .weights = {}, .reset = {}},
                          logits);
       }
@@ -159,7 +127,8 @@ std::vector<std::string> sample_texts(Network& network, const Vocabulary& vocabu
         const double random =
             stream_uniform(draws.seed, draws.first_stream + i * draws.stream_step, static_cast<std::uint64_t>(n));
         drawn[i] = uniform ? static_cast<TokenId>(random * V)
-                           : draw(&logits[i * static_cast<std::size_t>(V)], V, settings, random);
+                           : draw_character(std::span<const float>(logits).subspan(i * characters, characters), draws,
+                                            random, scratch);
       }
     }
     for (std::size_t i = 0; i < count; ++i) {
