@@ -15,13 +15,17 @@ struct GruStep {
   Real r, z, n, h;
 };
 
-/// @param ar,az  both pre-activations summed; nx = W_n x + b_n and nh = R_n h + c_n apart
+/// From the gates, which are sigmoid() of their pre-activations; nx = W_n x + b_n and nh = R_n h + c_n.
+template <class Real>
+CHARRNN_HD GruStep<Real> gru_output(Real r, Real z, Real nx, Real nh, Real h_prev) {
+  const Real n = tanh_of(nx + r * nh);
+  return {r, z, n, n + z * (h_prev - n)};
+}
+
+/// @param ar,az  both pre-activations summed; nx and nh apart
 template <class Real>
 CHARRNN_HD GruStep<Real> gru_cell(Real ar, Real az, Real nx, Real nh, Real h_prev) {
-  GruStep<Real> y{sigmoid(ar), sigmoid(az), Real(0), Real(0)};
-  y.n = tanh_of(nx + y.r * nh);
-  y.h = y.n + y.z * (h_prev - y.n);
-  return y;
+  return gru_output(sigmoid(ar), sigmoid(az), nx, nh, h_prev);
 }
 
 template <class Real>

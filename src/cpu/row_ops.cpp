@@ -26,8 +26,12 @@ using vec::kLanes;
 using vec::load;
 using vec::rounded;
 using vec::store;
-using vec::store_as;
 using vec::store_rounded;
+
+/// Units of a row that are worked on at once, where that takes more than one pass: what waits in between, a KiB an
+/// array, stays in the first cache. Passes are short on purpose. A processor overlaps what stands within some 150
+/// vector instructions; a unit of an LSTM has nearly as many in one chain, and would be computed at the chain's pace.
+constexpr int kChunk = 256;
 
 /// Calls row.units(j, lanes) for the units from `from` to `to`.
 template <class Row>
@@ -45,7 +49,6 @@ constexpr int kDropoutUnits = 4;
 constexpr int kWordLanes = static_cast<int>(hn::MaxLanes(vec::Words::Tag()));
 constexpr int kDropoutUnits = 4 * kWordLanes;  // whose numbers are made at once
 #endif
-constexpr int kDropoutChunk = 256;  // whose numbers wait in the first cache: 1 KiB
 
 /// numbers[i] = the number of unit first + i, for n units and some more up to a multiple of kDropoutUnits.
 HWY_INLINE void dropout_row(const DropoutStep& d, std::uint32_t lane, std::int64_t first, std::int64_t n,
@@ -93,10 +96,11 @@ struct ForwardRow {
   E* h;
   float* c;
   E* dropped;
-  const std::uint32_t* numbers;
-  std::int64_t first_number;
   std::uint32_t bound;
   float scale;
+  std::int64_t chunk_start;
+  const std::uint32_t* numbers;  // [kChunk] of dropout
+  float* gates_between;          // [2 kChunk] from one pass to the next. LSTM: o; GRU: r and z
 
   /// The input's part of a pre-activation, with the biases.
   template <class Lanes>
@@ -110,7 +114,14 @@ struct ForwardRow {
   }
   template <class Lanes>
   HWY_INLINE void keep_gate(int gate, Floats x, std::int64_t j, Lanes lanes) const {
-    store_as(x, gates + gate * hidden + j, lanes);
+    store(x, gates + gate * hidden + j, lanes);
+  }
+
+  HWY_INLINE void store_between(int which, Floats x, std::int64_t j) const {
+    hn::Store(x.v, vec::FloatTag(), gates_between + which * kChunk + (j - chunk_start));
+  }
+  HWY_INLINE Floats load_between(int which, std::int64_t j) const {
+    return Floats(hn::Load(vec::FloatTag(), gates_between + which * kChunk + (j - chunk_start)));
   }
 
   template <class Lanes>
@@ -119,7 +130,7 @@ struct ForwardRow {
     store_rounded(stored, h + j, lanes);
     if (dropped == nullptr) return;
     const vec::WordTag tag;
-    const auto number = hn::Load(tag, numbers + (j - first_number));
+    const auto number = hn::Load(tag, numbers + (j - chunk_start));
     const auto drop = hn::RebindMask(vec::FloatTag(), hn::Lt(number, hn::Set(tag, bound)));
     const Floats kept = rounded<E>(stored * Floats(scale)) + Floats(0.0F);  // makes -0 to +0
     store_rounded(vec::select(vec::Mask{drop}, Floats(-0.0F), kept), dropped + j, lanes);
@@ -133,8 +144,9 @@ struct CellForwardRow : ForwardRow<E> {
     const auto pre = [&](int gate, int row)
                          HWY_ATTR { return this->input_part(gate, j, lanes) + this->recurrent_part(row, j, lanes); };
     if constexpr (kCell == Cell::kLstm) {
-      const auto y = vec::lstm_cell(pre(kLstmI, kLstmI), pre(kLstmF, kLstmF), pre(kLstmG, kLstmG), pre(kLstmO, kLstmO),
-                                    load(this->c_prev + j, lanes));
+      const auto y = vec::lstm_gates(pre(kLstmI, kLstmI), pre(kLstmF, kLstmF), pre(kLstmG, kLstmG), pre(kLstmO, kLstmO),
+                                     load(this->c_prev + j, lanes));
+      this->store_between(0, y.o, j);
       store(y.c, this->c + j, lanes);
       if (this->gates != nullptr) {
         this->keep_gate(kLstmI, y.i, j, lanes);
@@ -142,23 +154,39 @@ struct CellForwardRow : ForwardRow<E> {
         this->keep_gate(kLstmG, y.g, j, lanes);
         this->keep_gate(kLstmO, y.o, j, lanes);
       }
-      this->store_h(y.h, j, lanes);
     } else if constexpr (kCell == Cell::kGru) {
+      const Floats r = vec::sigmoid(pre(kGruColumnR, kGruR)), z = vec::sigmoid(pre(kGruColumnZ, kGruZ));
+      this->store_between(0, r, j);
+      this->store_between(1, z, j);
+      if (this->gates != nullptr) {
+        this->keep_gate(kGruColumnR, r, j, lanes);
+        this->keep_gate(kGruColumnZ, z, j, lanes);
+      }
+    } else {
+      this->store_h(vec::rnn_cell<kCell == Cell::kRnnRelu>(pre(0, 0)), j, lanes);
+    }
+  }
+};
+
+/// The second pass of an LSTM and a GRU.
+template <Cell kCell, class E>
+struct CellOutputRow : ForwardRow<E> {
+  template <class Lanes>
+  HWY_INLINE void units(std::int64_t j, Lanes lanes) const {
+    if constexpr (kCell == Cell::kLstm) {
+      this->store_h(vec::lstm_output(this->load_between(0, j), load(this->c + j, lanes)), j, lanes);
+    } else {
       // Products of the input have no column nh: above layer 0 its bias is all that there is.
       const float* const from_bias = this->bias != nullptr ? this->bias : this->input;
       const Floats nh =
           load(from_bias + kGruColumnNh * this->hidden + j, lanes) + this->recurrent_part(kGruN, j, lanes);
-      const auto y = vec::gru_cell(pre(kGruColumnR, kGruR), pre(kGruColumnZ, kGruZ),
-                                   this->input_part(kGruColumnNx, j, lanes), nh, load(this->h_prev + j, lanes));
+      const auto y = vec::gru_output(this->load_between(0, j), this->load_between(1, j),
+                                     this->input_part(kGruColumnNx, j, lanes), nh, load(this->h_prev + j, lanes));
       if (this->gates != nullptr) {
         this->keep_gate(kGruColumnNx, y.n, j, lanes);
-        this->keep_gate(kGruColumnR, y.r, j, lanes);
-        this->keep_gate(kGruColumnZ, y.z, j, lanes);
         this->keep_gate(kGruColumnNh, nh, j, lanes);
       }
       this->store_h(y.h, j, lanes);
-    } else {
-      this->store_h(vec::rnn_cell<kCell == Cell::kRnnRelu>(pre(0, 0)), j, lanes);
     }
   }
 };
@@ -170,7 +198,8 @@ constexpr int recurrent_rows(Cell cell) { return cell == Cell::kGru ? 3 : gate_c
 template <Cell kCell, class E>
 void cell_forward_rows(const CellForward<E>& s) {
   const std::int64_t H = s.hidden, W = gate_columns(kCell) * H, R = recurrent_rows(kCell) * H;
-  HWY_ALIGN std::uint32_t numbers[kDropoutChunk];
+  HWY_ALIGN std::uint32_t numbers[kChunk];
+  HWY_ALIGN float gates_between[2 * kChunk];
   for (int b = 0; b < s.rows; ++b) {
     const std::int64_t at = b * H;
     CellForwardRow<kCell, E> row{{.hidden = H,
@@ -182,21 +211,22 @@ void cell_forward_rows(const CellForward<E>& s) {
                                   .c_prev = s.c_prev + at,
                                   .h = s.h + at,
                                   .c = s.c + at,
-                                  .dropped = nullptr,
-                                  .numbers = numbers,
-                                  .first_number = 0,
+                                  .dropped = s.dropped != nullptr ? s.dropped + at : nullptr,
                                   .bound = s.dropout.bound,
-                                  .scale = s.dropout.scale}};
-    if (s.dropped == nullptr) {
-      for_units(row, 0, H);
-      continue;
-    }
-    row.dropped = s.dropped + at;
-    for (std::int64_t first = 0; first < H; first += kDropoutChunk) {
-      const std::int64_t end = std::min(first + kDropoutChunk, H);
-      dropout_row(s.dropout, s.dropout.first_lane + static_cast<std::uint32_t>(b), first, end - first, numbers);
-      row.first_number = first;
+                                  .scale = s.dropout.scale,
+                                  .chunk_start = 0,
+                                  .numbers = numbers,
+                                  .gates_between = gates_between}};
+    for (std::int64_t first = 0; first < H; first += kChunk) {
+      const std::int64_t end = std::min(first + kChunk, H);
+      row.chunk_start = first;
+      if (s.dropped != nullptr) {
+        dropout_row(s.dropout, s.dropout.first_lane + static_cast<std::uint32_t>(b), first, end - first, numbers);
+      }
       for_units(row, first, end);
+      if constexpr (kCell == Cell::kLstm || kCell == Cell::kGru) {
+        for_units(CellOutputRow<kCell, E>{row}, first, end);
+      }
     }
   }
 }
@@ -228,6 +258,8 @@ struct BackwardRow {
   float* dh;
   float* dc;
   float* sums;
+  std::int64_t chunk_start;
+  const float* tanh_c;  // [kChunk] LSTM
 
   /// The gradient that reaches h from above and from the step behind.
   template <class Lanes>
@@ -248,7 +280,7 @@ struct BackwardRow {
   HWY_INLINE void put(int g, Floats d, std::int64_t j, Lanes lanes) const {
     float* const sum = sums + g * hidden + j;
     store(first ? d : d + load(sum, lanes), sum, lanes);
-    store_as(d, gates + g * hidden + j, lanes);
+    store(d, gates + g * hidden + j, lanes);
   }
 };
 
@@ -258,10 +290,11 @@ struct CellBackwardRow : BackwardRow<E> {
   HWY_INLINE void units(std::int64_t j, Lanes lanes) const {
     const Floats dh = this->incoming(j, lanes);
     if constexpr (kCell == Cell::kLstm) {
-      const auto d = vec::lstm_cell_backward(this->gate(kLstmI, j, lanes), this->gate(kLstmF, j, lanes),
-                                             this->gate(kLstmG, j, lanes), this->gate(kLstmO, j, lanes),
-                                             load(this->c_prev + j, lanes), load(this->c + j, lanes), dh,
-                                             this->last ? Floats(0.0F) : load(this->dc + j, lanes));
+      const Floats tanh_of_c(hn::Load(vec::FloatTag(), this->tanh_c + (j - this->chunk_start)));
+      const auto d = vec::lstm_gates_backward(this->gate(kLstmI, j, lanes), this->gate(kLstmF, j, lanes),
+                                              this->gate(kLstmG, j, lanes), this->gate(kLstmO, j, lanes),
+                                              load(this->c_prev + j, lanes), tanh_of_c, dh,
+                                              this->last ? Floats(0.0F) : load(this->dc + j, lanes));
       this->put(kLstmI, d.di, j, lanes);
       this->put(kLstmF, d.df, j, lanes);
       this->put(kLstmG, d.dg, j, lanes);
@@ -282,27 +315,46 @@ struct CellBackwardRow : BackwardRow<E> {
   }
 };
 
+/// An LSTM's first pass.
+struct TanhRow {
+  const float* x;
+  float* y;  // of vectors in full
+
+  template <class Lanes>
+  HWY_INLINE void units(std::int64_t j, Lanes lanes) const {
+    hn::Store(vec::tanh_of(load(x + j, lanes)).v, vec::FloatTag(), y + j);
+  }
+};
+
 template <Cell kCell, class E>
 void cell_backward_rows(const CellBackward<E>& s) {
   const std::int64_t H = s.hidden, W = gate_columns(kCell) * H;
+  HWY_ALIGN float tanh_c[kChunk];
   if (s.rows == 0) std::fill_n(s.sums, W, 0.0F);
   for (int b = 0; b < s.rows; ++b) {
     const std::int64_t at = b * H;
-    const CellBackwardRow<kCell, E> row{{.hidden = H,
-                                         .first = b == 0,
-                                         .last = s.last,
-                                         .gates = s.gates + b * W,
-                                         .h_prev = s.h_prev + at,
-                                         .h = s.h + at,
-                                         .c_prev = s.c_prev + at,
-                                         .c = s.c + at,
-                                         .dy = s.dy + at,
-                                         .dropped = s.dropped != nullptr ? s.dropped + at : nullptr,
-                                         .dropout_scale = s.dropout_scale,
-                                         .dh = s.dh + at,
-                                         .dc = s.dc + at,
-                                         .sums = s.sums}};
-    for_units(row, 0, H);
+    CellBackwardRow<kCell, E> row{{.hidden = H,
+                                   .first = b == 0,
+                                   .last = s.last,
+                                   .gates = s.gates + b * W,
+                                   .h_prev = s.h_prev + at,
+                                   .h = s.h + at,
+                                   .c_prev = s.c_prev + at,
+                                   .c = s.c + at,
+                                   .dy = s.dy + at,
+                                   .dropped = s.dropped != nullptr ? s.dropped + at : nullptr,
+                                   .dropout_scale = s.dropout_scale,
+                                   .dh = s.dh + at,
+                                   .dc = s.dc + at,
+                                   .sums = s.sums,
+                                   .chunk_start = 0,
+                                   .tanh_c = tanh_c}};
+    for (std::int64_t first = 0; first < H; first += kChunk) {
+      const std::int64_t end = std::min(first + kChunk, H);
+      row.chunk_start = first;
+      if constexpr (kCell == Cell::kLstm) for_units(TanhRow{row.c + first, tanh_c}, 0, end - first);
+      for_units(row, first, end);
+    }
   }
 }
 
@@ -391,8 +443,8 @@ XentRow softmax_xent_any(float* logits, E* gradient, int vocabulary, TokenId tar
   if (gradient != nullptr) {
     const auto scale = static_cast<float>(static_cast<double>(weight) / sum);
     const float of_target = logits[target] * scale - weight;
-    for_each(vocabulary, [&](int j, auto lanes)
-                             HWY_ATTR { store_as(load(logits + j, lanes) * Floats(scale), gradient + j, lanes); });
+    for_each(vocabulary,
+             [&](int j, auto lanes) HWY_ATTR { store(load(logits + j, lanes) * Floats(scale), gradient + j, lanes); });
     gradient[target] = from_float<E>(of_target);
   }
   return {std::log(sum) + static_cast<double>(largest) - static_cast<double>(target_logit), correct};

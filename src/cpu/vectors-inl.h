@@ -203,7 +203,28 @@ HWY_INLINE Floats load(const cpu::Bf16* from, Lanes lanes) {
   return Floats(hn::BitCast(FloatTag(), hn::ShiftLeft<16>(wide)));
 }
 
-/// x as it will be read again after store_rounded(): from_float() of element.h, back in a float.
+/// from_float() of element.h for Bf16, in the upper half of each lane; what is in the lower half does not matter.
+HWY_INLINE hn::Vec<WordTag> bf16_in_upper_half(Floats x) {
+  const WordTag tag;
+  const auto bits = hn::BitCast(tag, x.v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(tag, 1U));
+  const auto nearest = hn::Add(bits, hn::Add(odd, hn::Set(tag, 0x7FFFU)));
+  const auto quiet = hn::Or(bits, hn::Set(tag, 0x400000U));
+  const auto is_nan = hn::RebindMask(tag, hn::IsNaN(x.v));
+  return hn::IfThenElse(is_nan, quiet, nearest);
+}
+template <class Lanes>
+HWY_INLINE void store_upper_halves(hn::Vec<WordTag> x, std::uint16_t* to, Lanes lanes) {
+  store_halves(hn::TruncateTo(HalfTag(), hn::ShiftRight<16>(x)), to, lanes);
+}
+
+/// Rounds to the type of the row.
+template <class Lanes>
+HWY_INLINE void store(Floats x, cpu::Bf16* to, Lanes lanes) {
+  store_upper_halves(bf16_in_upper_half(x), &to->bits, lanes);
+}
+
+/// x as a row of E has it.
 template <class E>
 HWY_INLINE Floats rounded(Floats x);
 template <>
@@ -213,27 +234,16 @@ HWY_INLINE Floats rounded<float>(Floats x) {
 template <>
 HWY_INLINE Floats rounded<cpu::Bf16>(Floats x) {
   const WordTag tag;
-  const auto bits = hn::BitCast(tag, x.v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(tag, 1U));
-  const auto nearest = hn::Add(bits, hn::Add(odd, hn::Set(tag, 0x7FFFU)));
-  const auto quiet = hn::Or(bits, hn::Set(tag, 0x400000U));
-  const auto is_nan = hn::RebindMask(tag, hn::IsNaN(x.v));
-  return Floats(hn::BitCast(FloatTag(), hn::And(hn::IfThenElse(is_nan, quiet, nearest), hn::Set(tag, 0xFFFF0000U))));
+  return Floats(hn::BitCast(FloatTag(), hn::And(bf16_in_upper_half(x), hn::Set(tag, 0xFFFF0000U))));
 }
-
+/// Stores what rounded() gave.
 template <class Lanes>
 HWY_INLINE void store_rounded(Floats x, float* to, Lanes lanes) {
   store(x, to, lanes);
 }
 template <class Lanes>
 HWY_INLINE void store_rounded(Floats x, cpu::Bf16* to, Lanes lanes) {
-  const auto upper = hn::ShiftRight<16>(hn::BitCast(WordTag(), x.v));
-  store_halves(hn::TruncateTo(HalfTag(), upper), &to->bits, lanes);
-}
-/// Rounds and stores.
-template <class E, class Lanes>
-HWY_INLINE void store_as(Floats x, E* to, Lanes lanes) {
-  store_rounded(rounded<E>(x), to, lanes);
+  store_upper_halves(hn::BitCast(WordTag(), x.v), &to->bits, lanes);
 }
 
 /// x in those lanes, and `other` in the rest.
