@@ -89,11 +89,15 @@ void CpuNetwork::refresh_table(int part, int parts) {
   const float* const bias = packed(0).bias.data();
   const Range rows = split_range(V, part, parts);
   for (std::int64_t v = rows.begin; v < rows.end; ++v) std::copy_n(bias, W, table_.data() + v * W);
+  constexpr std::int64_t kColumns = 16;  // a cache line at a time, since this turns rows into columns
   for (const GateBlock& block : gates_.input) {
-    for (std::int64_t r = 0; r < block.rows; ++r) {
+    for (std::int64_t r = 0; r < block.rows; r += kColumns) {
       const float* const from = w + (block.weight_row + r) * V;
       float* const to = table_.data() + block.gate_column + r;
-      for (std::int64_t v = rows.begin; v < rows.end; ++v) to[v * W] += from[v];
+      const std::int64_t columns = std::min(kColumns, block.rows - r);
+      for (std::int64_t v = rows.begin; v < rows.end; ++v) {
+        for (std::int64_t i = 0; i < columns; ++i) to[v * W + i] += from[i * V + v];
+      }
     }
   }
 }
