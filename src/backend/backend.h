@@ -188,6 +188,7 @@ struct DeviceInfo {
   std::vector<Precision> precisions;  // the first is what `auto` takes
   int steps_in_flight = 0;            // how many submitted steps may be outstanding before next_result() is called
   std::string implementation;  // what computes the recurrence: auto | cudnn | fused; empty where there is no choice
+  bool accelerator = false;    // beside the host, with memory, a clock and a profiler's window of its own
 };
 
 /// What a device has spent, for `bench`.

@@ -11,7 +11,7 @@
 namespace charrnn {
 
 /// Raised whenever this file or the seam changes: a library of another build is refused, not called.
-inline constexpr int kCudaPluginAbi = 1;
+inline constexpr int kCudaPluginAbi = 2;
 inline constexpr const char* kCudaPluginSymbol = "charrnn_cuda_plugin";
 
 struct CudaDeviceStatus {

@@ -1,157 +1,223 @@
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
-#include <array>
-#include <chrono>
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
+#include "cli/bench_timing.h"
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/describe.h"
 #include "cli/find_config.h"
-#include "data/loader.h"
-#include "devices/registry.h"
+#include "model/evaluator.h"
 #include "model/initialize.h"
 #include "model/step_cost.h"
 
 namespace charrnn {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr const char* kEpilog =
-    "Runs the training step itself (forward, backward, clipping, update) on random characters from a fixed seed; reads "
-    "no text and touches no run folder. gflops counts the step's matrix products without the one-hot one, by the "
+    "--what step runs the training step itself (forward, backward, clipping, update), sample draws texts and eval "
+    "scores one, through the code of the commands of these names. All work on random characters and random weights "
+    "from "
+    "a fixed seed, read no text and touch no run folder. gflops counts matrix products without the one-hot one, by the "
     "device's own clock where it has one; peak_gflops is the best rate of the device's own products, 2048^3 (on a GPU "
-    "8192^3 too) and the step's shapes, in the same run.\n"
-    "--json: {schema, ms_per_step_median, ms_per_step_min, ms_per_step_max, chars_per_second, gflops, peak_gflops, "
-    "peak_memory_bytes, device, precision, threads, ...}; on a GPU also {device_ms_per_step_median, "
-    "launches_per_step, implementation}, and the memory is the device's.";
+    "8192^3 too) and the network's shapes, in the same run.\n"
+    "--json: {schema, what, chars_per_second, gflops, peak_memory_bytes, device, precision, threads, ...}; of a step "
+    "also {ms_per_step_median, ms_per_step_min, ms_per_step_max, peak_gflops, ...}, on a GPU with "
+    "{device_ms_per_step_median, launches_per_step, implementation}; of sample and eval {us_per_char_median, "
+    "us_per_char_min, us_per_char_max, ...}, of eval peak_gflops too. On a GPU the memory is the device's.";
 
-constexpr int kWarmUp = 3;   // steps: packing, page faults, clocks
-constexpr int kWindows = 8;  // of an epoch
-
-bool is_gpu(const Backend& backend) { return backend.info().backend != "cpu"; }
-
-/// Random characters, and how training would read them.
-struct RandomText {
-  std::string text;
-  Vocabulary vocabulary;
-  std::array<TokenId, 256> ids_of_bytes{};
-  TrainingStreams streams;
-  std::vector<HostWindow> windows;  // of each step of an epoch; none where the session holds the text
+/// What is timed, and how much of it.
+struct Task {
+  std::string what = "step";
+  int vocabulary = 100;
+  std::int64_t steps = 20;
+  std::string profile;
+  StepRange window;  // of --profile
+  int count = 1;
+  int streams = 1;
+  std::int64_t length = 0;  // 0: not given
+  int repeats = 5;
 };
 
-RandomText random_text(const Config& config, int characters) {
-  RandomText random;
-  random.streams = {.batch = config.train.batch,
-                    .sequence = config.train.sequence,
-                    .stride = std::int64_t{kWindows} * config.train.sequence,
-                    .windows_per_epoch = kWindows};
-  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(characters));
-  std::iota(bytes.begin(), bytes.end(), std::uint8_t{0});
-  random.vocabulary = Vocabulary(std::move(bytes));
-  random.ids_of_bytes.fill(-1);
-  std::iota(random.ids_of_bytes.begin(), random.ids_of_bytes.begin() + characters, 0);
-  Rng rng(config.train.seed, kBenchStream);
-  random.text.resize(static_cast<std::size_t>(random.streams.batch * random.streams.stride + 1));
-  for (char& c : random.text) c = static_cast<char>(rng.uniform() * characters);
-  return random;
-}
+constexpr std::int64_t kDrawn = 1000;    // characters of each text
+constexpr std::int64_t kScored = 20000;  // characters of a text
 
-/// Hands the text to the session, or cuts it into windows, as training does.
-void offer(Session& session, RandomText& random) {
-  const TrainingStreams& streams = random.streams;
-  if (session.hold_text({.text = random.text,
-                         .ids_of_bytes = random.ids_of_bytes,
-                         .batch = streams.batch,
-                         .steps = streams.sequence,
-                         .stride = streams.stride,
-                         .windows_per_epoch = streams.windows_per_epoch})) {
-    return;
+/// @throws UsageError for a flag of another --what
+void check(const Options& options, Task& task) {
+  if (task.what != "step" && task.what != "sample" && task.what != "eval") {
+    throw UsageError(fmt::format("--what is '{}', expected step, sample or eval", task.what));
   }
-  random.windows.resize(kWindows);
-  std::int64_t step = 0;
-  for (HostWindow& window : random.windows) {
-    fill_training_window(random.text, random.vocabulary, streams, ++step, window);
+  const std::vector<std::pair<std::string, std::vector<std::string>>> owners{
+      {"--steps", {"step"}},   {"--profile", {"step"}},          {"--count", {"sample"}},
+      {"--streams", {"eval"}}, {"--length", {"sample", "eval"}}, {"--repeats", {"sample", "eval"}}};
+  for (const auto& [flag, whats] : owners) {
+    if (!options.given(flag) || std::find(whats.begin(), whats.end(), task.what) != whats.end()) continue;
+    throw UsageError(fmt::format("{} is for --what {}, but --what is {}", flag, fmt::join(whats, " and "), task.what));
+  }
+  if (options.given("--profile")) task.window = parse_profile(task.profile);
+  if (task.window.last > task.steps) {
+    throw UsageError(fmt::format("--profile is '{}', but only {} steps are timed (--steps)", task.profile, task.steps));
   }
 }
 
-/// Milliseconds of each step, after the warm-up.
-struct Times {
-  std::vector<double> wall;    // from result to result
-  std::vector<double> device;  // by the device's own clock; empty where it has none
+struct Machine {
+  const Config& config;
+  Backend& backend;
+  Network& network;
+  const NetworkShape& shape() const { return network.layout().shape(); }
 };
 
-/// As many steps in flight as the device wants.
-Times time_steps(const Config& config, Backend& backend, Session& session, const RandomText& random, std::int64_t steps,
-                 StepRange profile) {
-  const std::int64_t all = kWarmUp + steps, in_flight = std::max(1, backend.info().steps_in_flight);
-  // A profiler records whole steps: none is in flight when its window opens or closes.
-  const std::int64_t opens = profile.first == 0 ? all : kWarmUp + profile.first - 1;
-  const std::int64_t closes = profile.first == 0 ? all : kWarmUp + profile.last;
-  std::int64_t submitted = 0;
-  Times times;
-  ProgressBar bar("timing");
-  Clock::time_point last = Clock::now();
-  for (std::int64_t done = 0; done < all; ++done) {
-    if (done == opens) backend.profile(true);
-    if (done == closes) backend.profile(false);
-    const std::int64_t until = done < opens ? opens : done < closes ? closes : all;
-    for (; submitted < until && submitted - done < in_flight; ++submitted) {
-      DropoutKey dropout;
-      dropout.probability = static_cast<float>(config.model.dropout);
-      dropout.seed = config.train.seed;
-      dropout.step = static_cast<std::uint64_t>(submitted + 1);
-      const UpdateSettings settings{config.train.optimizer, config.train.clip};
-      const std::int64_t index = random.streams.window_of(submitted + 1);
-      if (random.windows.empty()) {
-        session.submit_text_step(index, dropout, settings);
-      } else {
-        session.submit_step(random.windows[static_cast<std::size_t>(index)].view(), dropout, settings);
-      }
-    }
-    const StepResult result = session.next_result();
-    const Clock::time_point now = Clock::now();
-    if (result.skipped) throw RunError("a step of the benchmark gave NaN or infinity; a lower learning rate would not");
-    if (done >= kWarmUp) {
-      times.wall.push_back(std::chrono::duration<double, std::milli>(now - last).count());
-      if (result.device_ms > 0) times.device.push_back(result.device_ms);
-    }
-    bar.update(static_cast<double>(done + 1) / static_cast<double>(all));
-    last = Clock::now();  // the bar's time is nobody's
+/// What was measured, as it is printed and as JSON.
+struct Report {
+  nlohmann::ordered_json object;
+  Rows rows;
+};
+
+Rows first_rows(const Machine& machine) {
+  const DeviceInfo& info = machine.backend.info();
+  std::string where = fmt::format("{} ({})", info.backend, info.name);
+  if (info.threads > 0) where += fmt::format(", {} threads", info.threads);
+  where += fmt::format(", {}", name_of(machine.network.precision()));
+  if (!info.implementation.empty()) where += ", " + info.implementation;
+  return {{"network", shape_name(machine.shape())},
+          {"parameters", format_count(static_cast<std::int64_t>(machine.network.layout().parameter_count()))},
+          {"device", where}};
+}
+
+void describe_shape(nlohmann::ordered_json& object, const Machine& machine) {
+  const NetworkShape& shape = machine.shape();
+  object["cell"] = name_of(shape.cell);
+  object["layers"] = shape.layers;
+  object["hidden"] = shape.hidden;
+  object["vocabulary"] = shape.vocabulary;
+}
+
+/// "GFLOP/s" and the number, with its share of the peak where that is above 0.
+std::pair<std::string, std::string> rate_row(const Backend& backend, double gflops, double peak,
+                                             const std::string& cost) {
+  const bool accelerator = backend.info().accelerator;
+  const double unit = accelerator ? 1e3 : 1;
+  std::string share;
+  if (peak > 0) {
+    share = fmt::format("; {:.0f} % of the {}'s own {:.1f}", 100 * gflops / peak, accelerator ? "device" : "machine",
+                        peak / unit);
   }
-  if (profile.first != 0 && closes == all) backend.profile(false);
-  return times;
+  return {accelerator ? "TFLOP/s" : "GFLOP/s", fmt::format("{:.1f} ({}{})", gflops / unit, cost, share)};
 }
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+Report report_step(const Machine& machine, const Task& task) {
+  const int batch = machine.config.train.batch, sequence = machine.config.train.sequence;
+  if (task.window.first != 0 && !machine.backend.info().accelerator) {
+    say("--profile: there is nothing to profile on the CPU; it opens a window for a GPU's profiler");
+  }
+  const StepTimes times = time_steps(machine.config, machine.backend, machine.network, task.steps, task.window);
+  say_notes(machine.backend);
+  const Spread ms = spread_of(times.wall);
+  const double device_ms = times.device.empty() ? 0 : spread_of(times.device).median;
+  const std::int64_t launches = machine.backend.use().launches_a_step;
+  const double flops = training_step_flops(machine.shape(), batch, sequence);
+  const double chars_per_s = static_cast<double>(batch) * sequence / ms.median * 1e3;
+  const double gflops = flops / (device_ms > 0 ? device_ms : ms.median) / 1e6;
+  const std::int64_t memory = peak_memory_bytes(machine.backend);  // before the device's own products take theirs
+  const double peak = peak_gflops(machine.backend, machine.network, batch, sequence);
+
+  Report report;
+  report.object = {{"schema", kJsonSchema},
+                   {"what", task.what},
+                   {"ms_per_step_median", ms.median},
+                   {"ms_per_step_min", ms.least},
+                   {"ms_per_step_max", ms.most},
+                   {"chars_per_second", chars_per_s},
+                   {"gflops", gflops},
+                   {"peak_gflops", peak},
+                   {"gflop_per_step", flops / 1e9},
+                   {"peak_memory_bytes", memory}};
+  if (device_ms > 0) report.object["device_ms_per_step_median"] = device_ms;
+  if (launches > 0) report.object["launches_per_step"] = launches;
+  describe(report.object, machine.backend, machine.network);
+  report.object["steps"] = task.steps;
+  describe_shape(report.object, machine);
+  report.object["batch"] = batch;
+  report.object["sequence"] = sequence;
+  report.object["parameters"] = machine.network.layout().parameter_count();
+
+  report.rows = first_rows(machine);
+  const int digits = machine.backend.info().accelerator ? 3 : 2;  // a step there may take a few milliseconds
+  report.rows.emplace_back("batch x sequence", fmt::format("{} x {}", batch, sequence));
+  report.rows.emplace_back("ms/step", fmt::format("{1:.{0}f} median, {2:.{0}f} min, {3:.{0}f} max of {4}", digits,
+                                                  ms.median, ms.least, ms.most, task.steps));
+  report.rows.emplace_back("chars/s", format_count(std::llround(chars_per_s)));
+  if (device_ms > 0) report.rows.emplace_back("by the device", fmt::format("{:.3f} ms/step median", device_ms));
+  report.rows.push_back(rate_row(machine.backend, gflops, peak, fmt::format("{:.1f} GFLOP a step", flops / 1e9)));
+  if (launches > 0) report.rows.emplace_back("launches/step", format_count(launches));
+  report.rows.emplace_back("peak memory", format_bytes(static_cast<double>(memory)));
+  return report;
 }
 
-/// The best rate of this device's products: 2048^3 (which does not fill a GPU: 8192^3), and the step's own shapes.
-double peak_gflops(Backend& backend, const NetworkShape& shape, int batch, int steps, Precision precision) {
-  const int H = shape.hidden;
-  const int GH = gate_count(shape.cell) * H;
-  const int TB = static_cast<int>(std::min<std::int64_t>(std::int64_t{steps} * batch, std::numeric_limits<int>::max()));
-  double best = backend.product_gflops(2048, 2048, 2048, precision);
-  if (is_gpu(backend)) best = std::max(best, backend.product_gflops(8192, 8192, 8192, precision));
-  best = std::max(best, backend.product_gflops(batch, GH, H, precision));
-  best = std::max(best, backend.product_gflops(TB, GH, H, precision));
-  best = std::max(best, backend.product_gflops(GH, H, TB, precision));
-  return best;
+/// What drawing and scoring have in common: `characters` in each of the repeats that took `ms`.
+Report report_characters(const Machine& machine, const Task& task, const std::vector<double>& ms,
+                         std::int64_t characters) {
+  say_notes(machine.backend);
+  Spread us = spread_of(ms);
+  for (double* value : {&us.median, &us.least, &us.most}) *value *= 1e3 / static_cast<double>(characters);
+  const double flops = forward_flops(machine.shape(), 1, 1), gflops = flops / us.median / 1e3;
+  const std::int64_t memory = peak_memory_bytes(machine.backend);
+  const bool scores = task.what == "eval";
+  const double peak = scores ? peak_gflops(machine.backend, machine.network, task.streams,
+                                           evaluation_steps(static_cast<std::size_t>(task.streams)))
+                             : 0;
+  Report report;
+  report.object = {{"schema", kJsonSchema},
+                   {"what", task.what},
+                   {"us_per_char_median", us.median},
+                   {"us_per_char_min", us.least},
+                   {"us_per_char_max", us.most},
+                   {"chars_per_second", 1e6 / us.median},
+                   {"gflops", gflops}};
+  if (scores) report.object["peak_gflops"] = peak;
+  report.object["gflop_per_char"] = flops / 1e9;
+  report.object["peak_memory_bytes"] = memory;
+  describe(report.object, machine.backend, machine.network);
+  report.object["repeats"] = task.repeats;
+  report.object["length"] = task.length;
+  if (scores) {
+    report.object["streams"] = task.streams;
+  } else {
+    report.object["count"] = task.count;
+  }
+  describe_shape(report.object, machine);
+  report.object["parameters"] = machine.network.layout().parameter_count();
+
+  report.rows = first_rows(machine);
+  report.rows.emplace_back(scores ? "streams" : "texts", format_count(scores ? task.streams : task.count));
+  report.rows.emplace_back("us/char",
+                           fmt::format("{:.2f} median, {:.2f} min, {:.2f} max of {} times {} characters", us.median,
+                                       us.least, us.most, task.repeats, format_count(characters)));
+  report.rows.emplace_back("chars/s", format_count(std::llround(1e6 / us.median)));
+  report.rows.push_back(rate_row(machine.backend, gflops, peak, fmt::format("{:.1f} MFLOP a character", flops / 1e6)));
+  report.rows.emplace_back("peak memory", format_bytes(static_cast<double>(memory)));
+  return report;
 }
 
-std::int64_t peak_memory_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return std::int64_t{usage.ru_maxrss} * 1024;
+Report report_sample(const Machine& machine, const Task& task) {
+  SampleSettings settings;
+  settings.length = task.length;
+  settings.count = task.count;
+  settings.temperature = machine.config.sample.temperature;
+  settings.seed = machine.config.train.seed;
+  const std::vector<double> ms = time_samples(machine.network, settings, task.repeats);
+  Report report = report_characters(machine, task, ms, task.length * task.count);
+  report.object["temperature"] = settings.temperature;
+  return report;
+}
+
+Report report_eval(const Machine& machine, const Task& task) {
+  const std::vector<double> ms = time_evaluations(
+      machine.network,
+      {.streams = task.streams, .characters = task.length, .seed = machine.config.train.seed, .repeats = task.repeats});
+  return report_characters(machine, task, ms, task.length);
 }
 
 }  // namespace
@@ -159,119 +225,58 @@ std::int64_t peak_memory_bytes() {
 ExitCode bench_command(const Arguments& arguments) {
   std::string name;
   std::vector<std::string> overrides;
-  int vocabulary = 100;
-  std::int64_t steps = 20;
+  Task task;
   bool json = false;
-  std::string profile;
   DeviceFlags device;
 
-  Options options("bench --config FILE", "Times the training step of a config on this machine.", kEpilog);
+  Options options("bench --config FILE",
+                  "Times the training step of a config, or sampling or scoring, on this machine.", kEpilog);
   options.text("--config", name, "a YAML file, or the name of a shipped config", "FILE");
   options.list("--set", overrides, "override one key of the config; may be given often");
-  options.whole("--vocabulary", vocabulary, "characters (default 100)", 2, 256);
-  options.whole("--steps", steps, "steps to time after a warm-up (default 20)", 1, 1'000'000);
+  options.text("--what", task.what, "step (the default), sample or eval", "W");
+  options.whole("--vocabulary", task.vocabulary, "characters (default 100)", 2, 256);
+  options.whole("--steps", task.steps, "step: how many to time after a warm-up (default 20)", 1, 1'000'000);
+  options.whole("--count", task.count, "sample: texts, drawn as one batch (default 1)", 1, kMaxBatch);
+  options.whole("--streams", task.streams, "eval: cut the text into so many streams (default 1)", 1, kMaxBatch);
+  options.whole("--length", task.length,
+                fmt::format("sample: characters to draw of each text (default {}); eval: to score (default {})", kDrawn,
+                            kScored),
+                1, 1'000'000'000);
+  options.whole("--repeats", task.repeats, "sample, eval: how often, after one to warm up (default 5)", 1, 1'000'000);
   device.add_to(options, "auto");
-  options.text("--profile", profile, "steps=10-20: which timed steps a GPU's profiler records (docs/profiling.md)",
-               "steps=A-B");
+  options.text("--profile", task.profile,
+               "step: steps=10-20: which timed steps a GPU's profiler records (docs/profiling.md)", "steps=A-B");
   options.json(json);
   if (!options.parse(arguments)) return ExitCode::kOk;
   if (name.empty()) throw UsageError("--config is missing: which network is to be timed?");
   DeviceOptions chosen = device.parsed_device();
-  StepRange window;
-  if (options.given("--profile")) window = parse_profile(profile);
-  if (window.last > steps) {
-    throw UsageError(fmt::format("--profile is '{}', but only {} steps are timed (--steps)", profile, steps));
+  check(options, task);
+  if (task.length == 0) task.length = task.what == "sample" ? kDrawn : kScored;
+  if (task.what == "eval" && task.streams > task.length) {
+    throw UsageError(fmt::format("--streams is {}, expected at most --length, {}: each predicts a character at least",
+                                 task.streams, task.length));
   }
 
   const Config config = read_config(find_config_aloud(name), overrides);
   const Precision precision = options.given("--precision") ? device.parsed_precision() : config.train.precision;
-  const NetworkShape shape = config.network_shape(vocabulary);
-  const int batch = config.train.batch;
-  const int sequence = config.train.sequence;
-
   if (!options.given("--device")) chosen.device = config.run.device;
   if (!options.given("--implementation")) chosen.implementation = config.run.implementation;
   const auto backend = open_backend(chosen);
-  const auto network = backend->make_network(shape, precision);
+  const auto network = backend->make_network(config.network_shape(task.vocabulary), precision);
   {
     std::vector<float> parameters(network->layout().arena_size());
     initialize_parameters(network->layout(), config.model, config.train.seed, parameters);
     network->write(Arena::kParameters, parameters);
   }
-  if (window.first != 0 && !is_gpu(*backend)) {
-    say("--profile: there is nothing to profile on the CPU; it opens a window for a GPU's profiler");
-  }
-  Times times;
-  {
-    const auto session = network->open({.batch = batch, .max_steps = sequence, .training = true});
-    session->reset();
-    RandomText text = random_text(config, vocabulary);
-    offer(*session, text);
-    times = time_steps(config, *backend, *session, text, steps, window);
-  }
-  say_notes(*backend);
-  const std::vector<double>& ms = times.wall;
-  const double middle = median(ms);
-  const double device_middle = times.device.empty() ? 0 : median(times.device);
-  const DeviceUse use = backend->use();
-  const double characters = static_cast<double>(batch) * sequence;
-  const double flops = training_step_flops(shape, batch, sequence);
-  // Before the device's own products take theirs.
-  const std::int64_t memory = is_gpu(*backend) ? static_cast<std::int64_t>(use.peak_bytes) : peak_memory_bytes();
-  const double peak = peak_gflops(*backend, shape, batch, sequence, network->precision());
-
-  const double fastest = *std::min_element(ms.begin(), ms.end());
-  const double slowest = *std::max_element(ms.begin(), ms.end());
-  const double chars_per_s = characters / middle * 1e3;
-  const double gflops = flops / (device_middle > 0 ? device_middle : middle) / 1e6;
+  const Machine machine{config, *backend, *network};
+  const Report report = task.what == "step"     ? report_step(machine, task)
+                        : task.what == "sample" ? report_sample(machine, task)
+                                                : report_eval(machine, task);
   if (json) {
-    nlohmann::ordered_json object{
-        {"schema", kJsonSchema},      {"ms_per_step_median", middle},    {"ms_per_step_min", fastest},
-        {"ms_per_step_max", slowest}, {"chars_per_second", chars_per_s}, {"gflops", gflops},
-        {"peak_gflops", peak},        {"gflop_per_step", flops / 1e9},   {"peak_memory_bytes", memory}};
-    if (device_middle > 0) object["device_ms_per_step_median"] = device_middle;
-    if (use.launches_a_step > 0) object["launches_per_step"] = use.launches_a_step;
-    describe(object, *backend, *network);
-    object["steps"] = steps;
-    object["cell"] = name_of(shape.cell);
-    object["layers"] = shape.layers;
-    object["hidden"] = shape.hidden;
-    object["vocabulary"] = shape.vocabulary;
-    object["batch"] = batch;
-    object["sequence"] = sequence;
-    object["parameters"] = network->layout().parameter_count();
-    write_json(object);
-    return ExitCode::kOk;
-  }
-  const DeviceInfo& info = backend->info();
-  std::string where = fmt::format("{} ({})", info.backend, info.name);
-  if (info.threads > 0) where += fmt::format(", {} threads", info.threads);
-  where += fmt::format(", {}", name_of(network->precision()));
-  if (!info.implementation.empty()) where += ", " + info.implementation;
-  const double share = peak > 0 ? 100 * gflops / peak : 0;
-  const int digits = is_gpu(*backend) ? 3 : 2;  // a step there may take a few milliseconds
-  Rows rows{
-      {"network", shape_name(shape)},
-      {"parameters", format_count(static_cast<std::int64_t>(network->layout().parameter_count()))},
-      {"batch x sequence", fmt::format("{} x {}", batch, sequence)},
-      {"device", where},
-      {"ms/step",
-       fmt::format("{1:.{0}f} median, {2:.{0}f} min, {3:.{0}f} max of {4}", digits, middle, fastest, slowest, steps)},
-      {"chars/s", format_count(std::llround(chars_per_s))},
-  };
-  if (device_middle > 0) {
-    rows.emplace_back("by the device", fmt::format("{:.3f} ms/step median", device_middle));
-  }
-  if (is_gpu(*backend)) {
-    rows.emplace_back("TFLOP/s", fmt::format("{:.1f} ({:.1f} GFLOP a step; {:.0f} % of the device's own {:.1f})",
-                                             gflops / 1e3, flops / 1e9, share, peak / 1e3));
+    write_json(report.object);
   } else {
-    rows.emplace_back("GFLOP/s", fmt::format("{:.1f} ({:.1f} GFLOP a step; {:.0f} % of the machine's own {:.1f})",
-                                             gflops, flops / 1e9, share, peak));
+    write_stdout(format_rows(report.rows));
   }
-  if (use.launches_a_step > 0) rows.emplace_back("launches/step", format_count(use.launches_a_step));
-  rows.emplace_back("peak memory", format_bytes(static_cast<double>(memory)));
-  write_stdout(format_rows(rows));
   return ExitCode::kOk;
 }
 

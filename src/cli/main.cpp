@@ -26,7 +26,7 @@ const std::vector<Command>& commands() {
       {"sample", "draw texts from a run or checkpoint", sample_command},
       {"eval", "score a text, or a run's validation or test split", eval_command},
       {"inspect", "show what a checkpoint holds, without reading its weights", inspect_command},
-      {"bench", "time the training step of a config on this machine", bench_command},
+      {"bench", "time the training step of a config, or sampling or scoring", bench_command},
       {"gradcheck", "compare analytic with numeric gradients", gradcheck_command},
       {"devices", "list the devices, and why one is absent", devices_command},
   };

@@ -142,6 +142,7 @@ CudaBackend::CudaBackend(const CudaDeviceStatus& status, Implementation implemen
   info_.name = status.name;
   info_.precisions = status.precisions;
   info_.steps_in_flight = kStepsInFlight;
+  info_.accelerator = true;
 }
 
 /// auto is fused (wants_cudnn() in recurrence.cpp), and so is what fell back from cuDNN.

@@ -321,7 +321,7 @@ void Run::tell_notes() {
 void Run::check_profile() {
   const StepRange asked = options_.profile;
   if (asked.first == 0) return;
-  if (trainer_->backend().info().backend == "cpu") {
+  if (!trainer_->backend().info().accelerator) {
     observer_.note("--profile: there is nothing to profile on the CPU; it opens a window for a GPU's profiler");
     return;
   }

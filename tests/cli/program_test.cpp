@@ -38,8 +38,8 @@ TEST_CASE("each command's help names its flags", "[cli]") {
         "--json"}},
       {"inspect", {"RUN|CHECKPOINT", "--json"}},
       {"bench",
-       {"--config", "--set", "--vocabulary", "--steps", "--device", "--implementation", "--threads", "--precision",
-        "--profile", "--json"}},
+       {"--config", "--set", "--what", "--vocabulary", "--steps", "--count", "--streams", "--length", "--repeats",
+        "--device", "--implementation", "--threads", "--precision", "--profile", "--json"}},
       {"gradcheck", {"--cell", "--device", "--implementation"}},
       {"devices", {"--json"}},
   }));
@@ -115,6 +115,15 @@ TEST_CASE("a wrong command line exits 2, says why and where help is", "[cli]") {
       {{"inspect", "a", "b"}, "unexpected word 'b'"},
       {{"bench"}, "--config is missing"},
       {{"bench", "--config", "a", "--vocabulary", "1"}, "--vocabulary"},
+      {{"bench", "--config", "a", "--what", "train"}, "--what is 'train', expected step, sample or eval"},
+      {{"bench", "--config", "a", "--what", "sample", "--steps", "3"}, "--steps is for --what step, but"},
+      {{"bench", "--config", "a", "--what", "eval", "--profile", "steps=1"}, "--profile is for --what step, but"},
+      {{"bench", "--config", "a", "--what", "eval", "--count", "3"}, "--count is for --what sample, but"},
+      {{"bench", "--config", "a", "--what", "sample", "--streams", "3"}, "--streams is for --what eval, but"},
+      {{"bench", "--config", "a", "--length", "3"}, "--length is for --what sample and eval, but --what is step"},
+      {{"bench", "--config", "a", "--repeats", "3"}, "--repeats is for --what sample and eval"},
+      {{"bench", "--config", "a", "--what", "sample", "--length", "0"}, "--length is 0"},
+      {{"bench", "--config", "a", "--what", "eval", "--length", "6", "--streams", "7"}, "--streams is 7, expected at"},
       {{"gradcheck", "--cell", "transformer"}, "--cell"},
       {{"devices", "--jsn"}, "did you mean --json?"},
       {{"devices", "extra"}, "extra"},
@@ -322,11 +331,64 @@ TEST_CASE("bench prints one object with the contract's numbers and touches no ru
   }
   CHECK(object.at("ms_per_step_min") <= object.at("ms_per_step_median"));
   CHECK(object.at("ms_per_step_median") <= object.at("ms_per_step_max"));
+  CHECK(object.at("what") == "step");
   CHECK(object.at("device") == "cpu");
   CHECK(object.at("precision").is_string());
   CHECK(object.at("threads") == 1);
   CHECK(!std::filesystem::exists(work.path("run")));
   CHECK(work.run({"bench", "--config", "a.yaml", "--steps", "2"}).code == 0);
+}
+
+TEST_CASE("bench times sampling and evaluation of a config's network, and touches no run", "[cli]") {
+  Workplace work;
+  spill(work.path("a.yaml"), kTiny);
+  const auto [what, lanes_flag, lanes] =
+      GENERATE(table<std::string, std::string, int>({{"sample", "count", 3}, {"eval", "streams", 7}}));
+  const std::vector<std::string> command{"bench",
+                                         "--config",
+                                         "a.yaml",
+                                         "--what",
+                                         what,
+                                         "--vocabulary",
+                                         "11",
+                                         "--length",
+                                         "30",
+                                         "--repeats",
+                                         "4",
+                                         "--device",
+                                         "cpu",
+                                         "--threads",
+                                         "1",
+                                         "--" + lanes_flag,
+                                         std::to_string(lanes)};
+  std::vector<std::string> as_json = command;
+  as_json.emplace_back("--json");
+  const Outcome outcome = work.run(as_json);
+  CAPTURE(outcome.err);
+  CHECK(outcome.code == 0);
+  const json object = json::parse(outcome.out);
+  CHECK(object.at("schema") == 1);
+  CHECK(object.at("what") == what);
+  for (const char* field : {"us_per_char_median", "us_per_char_min", "us_per_char_max", "chars_per_second", "gflops",
+                            "gflop_per_char", "peak_memory_bytes"}) {
+    CHECK(object.at(field).get<double>() > 0);
+  }
+  CHECK(object.at("us_per_char_min") <= object.at("us_per_char_median"));
+  CHECK(object.at("us_per_char_median") <= object.at("us_per_char_max"));
+  CHECK(object.at("chars_per_second").get<double>() == Approx(1e6 / object.at("us_per_char_median").get<double>()));
+  // 2 layers of 4 gates and 8 units, one input product between them, the head: 2 (3 * 4 * 8^2 + 8 * 11) flops.
+  CHECK(object.at("gflop_per_char").get<double>() == Approx(1712e-9));
+  CHECK(object.contains("peak_gflops") == (what == "eval"));
+  CHECK(object.at(lanes_flag) == lanes);
+  CHECK(object.at("length") == 30);
+  CHECK(object.at("repeats") == 4);
+  CHECK(object.at("precision") == "fp32");
+  CHECK(object.at("hidden") == 8);
+  CHECK_THAT(work.run(command).out, contains("us/char") && contains("of 4 times") && contains("MFLOP a character"));
+  std::vector<std::string> in_fp16 = command;
+  in_fp16.insert(in_fp16.end(), {"--precision", "fp16"});
+  CHECK(work.run(in_fp16).code == 4);
+  CHECK(!std::filesystem::exists(work.path("run")));
 }
 
 TEST_CASE("gradients of every cell agree with numeric ones", "[cli]") {

@@ -131,6 +131,7 @@ class FakeBackend final : public Backend {
     info_.name = "Fake GPU";
     info_.precisions = {Precision::kFp32};
     info_.steps_in_flight = kStepsInFlight;
+    info_.accelerator = true;
     info_.implementation = implementation == Implementation::kCudnn ? "cudnn" : "fused";
   }
   const DeviceInfo& info() const override { return info_; }

@@ -37,12 +37,15 @@ TEST_CASE("a CUDA backend is opened from its library, with the implementation th
   CHECK(backend->info().backend == "cuda");
   CHECK(backend->info().name == "Fake GPU 1");
   CHECK(backend->info().implementation == "fused");
+  CHECK(backend->info().accelerator);
 }
 
 TEST_CASE("auto and cuda take the first device that can be used", "[devices]") {
   const Fake fake("two devices");
   for (const char* device : {"auto", "cuda"}) CHECK(open_backend({.device = device})->info().name == "Fake GPU 1");
-  CHECK(open_backend({.device = "cpu", .threads = 1})->info().backend == "cpu");
+  const auto cpu = open_backend({.device = "cpu", .threads = 1});
+  CHECK(cpu->info().backend == "cpu");
+  CHECK(!cpu->info().accelerator);
 }
 
 TEST_CASE("a device that cannot be used is refused with its name and the reason", "[devices]") {

@@ -24,6 +24,7 @@ class FakeBackend final : public Backend {
     info_.backend = "cuda";
     info_.name = "Fake GPU " + std::to_string(device);
     info_.precisions = {Precision::kBf16, Precision::kFp32};
+    info_.accelerator = true;
     info_.implementation = name_of_implementation(implementation);
   }
   const DeviceInfo& info() const override { return info_; }
