@@ -27,6 +27,7 @@ namespace charrnn::cpu {
 
 struct LaneOptions {
   int threads = 0;        // 0: as many as the network keeps busy. At most those of the pool
+  int workers = 0;        // of those threads that each run takes; 0: chosen from run to run. For tests
   bool portable = false;  // without instructions that only some processors have; for tests
 };
 
@@ -143,6 +144,7 @@ class LaneSampler {
   HostBuffer logits_;     // [padded V]
   std::vector<std::unique_ptr<Share>> shares_;
   SpinBarrier barrier_{1};
+  int workers_ = 0;     // LaneOptions::workers
   int runs_alone_ = 0;  // that are left until all threads are tried again
   int back_off_ = 0;    // runs_alone_ when threads were last seen to get in each other's way; 0: they did not
 };

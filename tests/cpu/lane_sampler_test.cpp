@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "charrnn/error.h"
@@ -187,9 +188,9 @@ TEST_CASE("any number of threads gives the same characters and the same bits", "
         LaneSampler single(alone.layout, precision, pool, {.threads = 1});
         single.pack(alone.parameters.data());
         const std::vector<TokenId> expected = alone.draw(single, kSteps);
-        for (const int threads : {2, 3, 5}) {
+        for (const auto& [threads, workers] : {std::pair{2, 2}, {2, 1}, {3, 3}, {5, 5}, {5, 2}}) {
           Lane lane(shape, precision);
-          LaneSampler sampler(lane.layout, precision, pool, {.threads = threads});
+          LaneSampler sampler(lane.layout, precision, pool, {.threads = threads, .workers = workers});
           CHECK(sampler.threads() == threads);
           sampler.pack(lane.parameters.data());
           CHECK(lane.draw(sampler, kSteps) == expected);
