@@ -8,8 +8,8 @@
 #undef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS HWY_SSSE3
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "cpu/row_ops.cpp"
-#include <hwy/foreach_target.h>  // before what uses Highway
+#define HWY_TARGET_INCLUDE "cpu/row_ops.cpp"  // NOLINT(readability-identifier-naming): the name is Highway's
+#include <hwy/foreach_target.h>               // before what uses Highway
 
 #include "cpu/vectors-inl.h"
 

@@ -55,8 +55,7 @@ struct CellBackward {
   const E* dy = nullptr;          // [b,H] from above, of what dropout left
   const E* dropped = nullptr;     // [b,H] as cell_forward() wrote it; null: no dropout
   float dropout_scale = 1.0F;
-  float* dh = nullptr;    // [b,H] in: from the step behind, not read if `last`; out, GRU: z * dh, the way back that
-                          // passes no product
+  float* dh = nullptr;    // [b,H] in: from the step behind, not read if `last`; out, GRU: z * dh, past the products
   float* dc = nullptr;    // [b,H] in: from the step behind, not read if `last`; out: for the step before; LSTM
   float* sums = nullptr;  // [W] overwritten: sums over rows of the gradients of pre-activations, before rounding to E
 };
