@@ -527,7 +527,7 @@ void check_dropout(int hidden, float probability) {
 
 }  // namespace
 
-TEST_CASE("dropout takes its masks bit for bit; a dropped unit is -0 and no other is", "[row_ops]") {
+TEST_CASE("dropout takes its masks bit for bit, and a dropped unit is -0 and no other is", "[row_ops]") {
   on_every_target([] {
     for (const int hidden : {1, 5, 17, 64, 100, 256, 300, 515}) {
       for (const float probability : {0.3F, 0.9F}) {
