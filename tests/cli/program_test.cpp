@@ -382,8 +382,8 @@ TEST_CASE("bench times sampling and evaluation of a config's network, and touche
   CHECK(object.at(lanes_flag) == lanes);
   CHECK(object.at("length") == 30);
   CHECK(object.at("repeats") == 4);
-  CHECK_THAT(std::vector<std::string>({"fp32", "bf16"}),
-             Catch::VectorContains(object.at("precision").get<std::string>()));
+  const std::string precision = object.at("precision");  // auto: what the processor has
+  CHECK((precision == "fp32" || precision == "bf16"));
   CHECK(object.at("hidden") == 8);
   CHECK_THAT(work.run(command).out, contains("us/char") && contains("of 4 times") && contains("MFLOP a character"));
   std::vector<std::string> in_fp16 = command;
