@@ -24,7 +24,8 @@ struct SampleSettings {
   std::string prime;           // fed first; empty: the first character is drawn uniformly (char-rnn's way)
   std::string stop;            // a text ends when it ends with this; empty: never
   std::uint64_t seed = 1;
-  int count = 1;  // texts, drawn as one batch; text i is the same whatever the count
+  int count = 1;  // texts, drawn as one batch. Text i takes the same random numbers whatever the count, and is the same
+                  // but where rounding tips a draw: other numbers of lanes are multiplied in other orders
 };
 
 /// One draw. `random` in [0, 1). Pure: tests hold it to the distribution.

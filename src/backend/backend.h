@@ -95,7 +95,8 @@ struct TextWindows {
 
 /// How characters are drawn: from softmax(logits / temperature), the largest top_k alone if that is not 0. The n-th
 /// draw of lane b takes number (first_draw + n) of stream (first_stream + b * stream_step) under `seed`
-/// (kernels/philox.h, stream_uniform), so that texts depend neither on how many there are nor on the backend.
+/// (kernels/philox.h, stream_uniform), so that random numbers depend neither on how many texts there are nor on the
+/// backend.
 struct DrawSettings {
   double temperature = 1.0;
   int top_k = 0;  // 0: all
@@ -150,7 +151,8 @@ class Session {
 
   /// Draws `steps` characters in every lane, each the input of the next step: first reads `ids` [B], writes `drawn`
   /// [steps,B], carries the state. `steps` may exceed the session's max_steps. Waits. @returns false if this backend
-  /// does not draw: the caller uses forward(). @throws RunError for a logit that is not finite, in any lane.
+  /// does not draw: the caller uses forward(). @throws RunError for a logit that is not finite, in any lane; the state
+  /// is then undefined until reset() or set_state().
   virtual bool generate(int /*steps*/, std::span<const TokenId> /*ids*/, const DrawSettings& /*settings*/,
                         std::span<TokenId> /*drawn*/) {
     return false;

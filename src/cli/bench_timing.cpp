@@ -144,8 +144,9 @@ StepTimes time_steps(const Config& config, Backend& backend, Network& network, s
   return times;
 }
 
-std::vector<double> time_samples(Network& network, const SampleSettings& settings, int repeats) {
+std::vector<double> time_samples(Network& network, SampleSettings settings, int repeats) {
   const Vocabulary vocabulary = first_bytes(network.layout().shape().vocabulary);
+  settings.prime = std::string(1, static_cast<char>(vocabulary.byte(0)));  // else the first character takes no network
   return time_repeats(repeats, [&] { sample_texts(network, vocabulary, settings); });
 }
 

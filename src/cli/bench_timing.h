@@ -23,7 +23,7 @@ StepTimes time_steps(const Config& config, Backend& backend, Network& network, s
 
 /// Milliseconds of each of `repeats` calls of sample_texts(), after one call to warm up. Each opens a session of its
 /// own, as `sample` does.
-std::vector<double> time_samples(Network& network, const SampleSettings& settings, int repeats);
+std::vector<double> time_samples(Network& network, SampleSettings settings, int repeats);
 
 struct EvaluationTask {
   int streams = 1;

@@ -15,7 +15,8 @@ namespace charrnn::cpu {
 
 namespace {
 
-/// oneDNN is asked what the processor has, so that what limits it (DNNL_MAX_CPU_ISA) limits all of this backend.
+/// oneDNN is asked what the processor has, so that what limits it (DNNL_MAX_CPU_ISA) also limits which precisions there
+/// are, and whether our own loops use AVX-512.
 bool effective_isa_has(dnnl::cpu_isa wanted) {
   const auto features = static_cast<unsigned>(wanted);  // a value is a set of features
   return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & features) == features;
@@ -37,7 +38,9 @@ class CpuBackend final : public Backend {
   }
 
   std::size_t memory_bytes(const NetworkShape& shape, const SessionShape& session) const override {
-    return CpuNetwork::memory_bytes(shape) + CpuSession<float>::memory_bytes(shape, session);  // bf16 needs less
+    const int threads = pool_->size();
+    return CpuNetwork::memory_bytes(shape) + std::max(CpuSession<float>::memory_bytes(shape, session, threads),
+                                                      CpuSession<Bf16>::memory_bytes(shape, session, threads));
   }
 
   double product_gflops(int m, int n, int k, Precision precision) override;

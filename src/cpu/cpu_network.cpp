@@ -166,8 +166,8 @@ std::size_t CpuNetwork::memory_bytes(const NetworkShape& shape) {
 
 std::unique_ptr<Session> CpuNetwork::open(const SessionShape& shape) {
   const bool half = precision_ == Precision::kBf16;
-  require_memory(half ? CpuSession<Bf16>::memory_bytes(layout_.shape(), shape)
-                      : CpuSession<float>::memory_bytes(layout_.shape(), shape),
+  require_memory(half ? CpuSession<Bf16>::memory_bytes(layout_.shape(), shape, pool_->size())
+                      : CpuSession<float>::memory_bytes(layout_.shape(), shape, pool_->size()),
                  "a session");
   if (half) return std::make_unique<CpuSession<Bf16>>(*this, shape);
   return std::make_unique<CpuSession<float>>(*this, shape);

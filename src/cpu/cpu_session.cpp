@@ -5,6 +5,7 @@
 
 #include "backend/draw.h"
 #include "backend/window_check.h"
+#include "cpu/memory.h"
 #include "kernels/philox.h"
 
 namespace charrnn::cpu {
@@ -18,8 +19,13 @@ CpuSession<E>::CpuSession(CpuNetwork& network, const SessionShape& shape) : netw
 }
 
 template <class E>
-std::size_t CpuSession<E>::memory_bytes(const NetworkShape& n, const SessionShape& s) {
-  return Slice<E>::memory_bytes(n, s, s.batch) + (s.training ? WeightGradients<E>::memory_bytes(n) : 0);
+std::size_t CpuSession<E>::memory_bytes(const NetworkShape& n, const SessionShape& s, int threads) {
+  const int parts = std::min(threads, s.batch);
+  std::size_t bytes = s.training ? WeightGradients<E>::memory_bytes(n) : 0;
+  for (int part = 0; part < parts; ++part) {
+    bytes += Slice<E>::memory_bytes(n, s, split_range(s.batch, part, parts).size());
+  }
+  return bytes;
 }
 
 /// work(slice, its loss) on a thread each.
@@ -168,6 +174,7 @@ template <class E>
 void CpuSession<E>::generate_one(TokenId first, const DrawSettings& settings, std::span<TokenId> drawn) {
   if (!lane_sampler_) {
     const NetworkShape& n = network_.shape();
+    require_memory(LaneSampler::memory_bytes(n, network_.precision()), "drawing one text");
     lane_sampler_ = std::make_unique<LaneSampler>(network_.layout(), network_.precision(), network_.pool());
     lane_h_.resize(static_cast<std::size_t>(n.layers) * static_cast<std::size_t>(n.hidden));
     if (has_cell_state(n.cell)) lane_c_.resize(lane_h_.size());

@@ -33,7 +33,7 @@ class CpuSession final : public Session {
                 std::span<TokenId> drawn) override;
 
   /// Bytes that a session of this shape allocates, summed over its slices.
-  static std::size_t memory_bytes(const NetworkShape& network, const SessionShape& shape);
+  static std::size_t memory_bytes(const NetworkShape& network, const SessionShape& shape, int threads);
 
  private:
   template <class Work>

@@ -208,10 +208,10 @@ void LaneSampler::pack_start(float* to, const float* parameters, int layer, int 
   for (std::size_t i = 0; i < input_columns_.row.size(); ++i) {
     const std::int64_t row = input_columns_.row[i] + first;
     const float* const bias = parameters + layout_.bias_ih(layer).offset + row;
-    const float* const weights = parameters + layout_.weight_ih(layer).offset + row * V + character;
-    for (std::int64_t unit = 0; unit < count; ++unit) {
-      column_to(input_columns_, i)[unit] = bias[unit] + (layer == 0 ? weights[unit * V] : 0.0F);
-    }
+    for (std::int64_t unit = 0; unit < count; ++unit) column_to(input_columns_, i)[unit] = bias[unit];
+    if (layer > 0) continue;
+    const float* const weights = parameters + layout_.weight_ih(0).offset + row * V + character;
+    for (std::int64_t unit = 0; unit < count; ++unit) column_to(input_columns_, i)[unit] += weights[unit * V];
   }
   for (std::size_t i = 0; i < hidden_columns_.row.size(); ++i) {
     const float* const bias = parameters + layout_.bias_hh(layer).offset + hidden_columns_.row[i] + first;

@@ -191,6 +191,12 @@ struct CellOutputRow : ForwardRow<E> {
   }
 };
 
+/// Of an array that cells without it do not have.
+template <class T>
+T* offset(T* array, std::int64_t at) {
+  return array == nullptr ? nullptr : array + at;
+}
+
 /// Columns of a row of gates, and rows of W_hh, in units of H.
 constexpr int gate_columns(Cell cell) { return cell == Cell::kLstm || cell == Cell::kGru ? 4 : 1; }
 constexpr int recurrent_rows(Cell cell) { return cell == Cell::kGru ? 3 : gate_columns(cell); }
@@ -208,9 +214,9 @@ void cell_forward_rows(const CellForward<E>& s) {
                                   .bias = s.bias,
                                   .gates = s.gates != nullptr ? s.gates + b * W : nullptr,
                                   .h_prev = s.h_prev + at,
-                                  .c_prev = s.c_prev + at,
+                                  .c_prev = offset(s.c_prev, at),
                                   .h = s.h + at,
-                                  .c = s.c + at,
+                                  .c = offset(s.c, at),
                                   .dropped = s.dropped != nullptr ? s.dropped + at : nullptr,
                                   .bound = s.dropout.bound,
                                   .scale = s.dropout.scale,
@@ -339,13 +345,13 @@ void cell_backward_rows(const CellBackward<E>& s) {
                                    .gates = s.gates + b * W,
                                    .h_prev = s.h_prev + at,
                                    .h = s.h + at,
-                                   .c_prev = s.c_prev + at,
-                                   .c = s.c + at,
+                                   .c_prev = offset(s.c_prev, at),
+                                   .c = offset(s.c, at),
                                    .dy = s.dy + at,
                                    .dropped = s.dropped != nullptr ? s.dropped + at : nullptr,
                                    .dropout_scale = s.dropout_scale,
                                    .dh = s.dh + at,
-                                   .dc = s.dc + at,
+                                   .dc = offset(s.dc, at),
                                    .sums = s.sums,
                                    .chunk_start = 0,
                                    .tanh_c = tanh_c}};

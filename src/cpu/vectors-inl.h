@@ -23,7 +23,7 @@
 #include "kernels/rnn_cell.h"
 
 #undef CHARRNN_AVX512
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3  // the better a target, the lower its number
 #define CHARRNN_AVX512 1
 #else
 #define CHARRNN_AVX512 0
