@@ -83,6 +83,18 @@ void CpuNetwork::refresh() {
   refreshed_ = version_;
 }
 
+LaneSampler& CpuNetwork::lane_sampler() {
+  if (!lane_sampler_) {
+    require_memory(LaneSampler::memory_bytes(shape(), precision_), "drawing one text");
+    lane_sampler_ = std::make_unique<LaneSampler>(layout_, precision_, *pool_);
+  }
+  if (in_lane_ != version_) {
+    lane_sampler_->pack(arena(Arena::kParameters));
+    in_lane_ = version_;
+  }
+  return *lane_sampler_;
+}
+
 void CpuNetwork::refresh_table(int part, int parts) {
   const std::int64_t V = shape().vocabulary, W = gates_.width;
   const float* const w = arena(Arena::kParameters) + layout_.weight_ih(0).offset;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "cpu/lane_sampler.h"
 #include "cpu/matmul.h"
 #include "cpu/row_ops.h"
 #include "cpu/thread_pool.h"
@@ -45,10 +46,11 @@ class CpuNetwork final : public Network {
   ThreadPool& pool() { return *pool_; }
   float* arena(Arena which) { return arenas_[static_cast<std::size_t>(which)].data(); }
 
-  /// Counts changes of the parameters.
-  std::int64_t version() const { return version_; }
   /// Brings packed copies, the table and the summed biases up to date with the parameters, if they changed.
   void refresh();
+  /// Made and packed when first asked for, and packed again after the parameters changed.
+  /// @throws DeviceError when memory is short
+  LaneSampler& lane_sampler();
   PackedLayer& packed(int layer) { return packed_[static_cast<std::size_t>(layer)]; }
   PackedWeights& head_forward() { return *head_forward_; }    // [H,V]
   PackedWeights& head_backward() { return *head_backward_; }  // [V,H]
@@ -71,7 +73,9 @@ class CpuNetwork final : public Network {
   HostBuffer table_;
   std::vector<double> squares_;  // of the gradients, chunk by chunk
   std::int64_t updates_ = 0;
-  std::int64_t version_ = 1, refreshed_ = 0;
+  std::unique_ptr<LaneSampler> lane_sampler_;
+  std::int64_t version_ = 1;                  // counts changes of the parameters
+  std::int64_t refreshed_ = 0, in_lane_ = 0;  // the versions that packed copies and the lane sampler have
 };
 
 }  // namespace charrnn::cpu

@@ -5,7 +5,6 @@
 
 #include "backend/draw.h"
 #include "backend/window_check.h"
-#include "cpu/memory.h"
 #include "kernels/philox.h"
 
 namespace charrnn::cpu {
@@ -172,24 +171,17 @@ bool CpuSession<E>::generate(int steps, std::span<const TokenId> ids, const Draw
 /// One lane has nothing to multiply matrices with: all threads work on its characters together.
 template <class E>
 void CpuSession<E>::generate_one(TokenId first, const DrawSettings& settings, std::span<TokenId> drawn) {
-  if (!lane_sampler_) {
-    const NetworkShape& n = network_.shape();
-    require_memory(LaneSampler::memory_bytes(n, network_.precision()), "drawing one text");
-    lane_sampler_ = std::make_unique<LaneSampler>(network_.layout(), network_.precision(), network_.pool());
-    lane_h_.resize(static_cast<std::size_t>(n.layers) * static_cast<std::size_t>(n.hidden));
-    if (has_cell_state(n.cell)) lane_c_.resize(lane_h_.size());
-  }
-  if (lane_version_ != network_.version()) {
-    lane_sampler_->pack(network_.arena(Arena::kParameters));
-    lane_version_ = network_.version();
-  }
+  const NetworkShape& n = network_.shape();
+  lane_h_.resize(static_cast<std::size_t>(n.layers) * static_cast<std::size_t>(n.hidden));
+  if (has_cell_state(n.cell)) lane_c_.resize(lane_h_.size());
+  LaneSampler& sampler = network_.lane_sampler();
   get_state(lane_h_, lane_c_);
-  lane_sampler_->run({.first = first,
-                      .stream = settings.first_stream,
-                      .draws = &settings,
-                      .h = lane_h_,
-                      .c = lane_c_,
-                      .drawn = drawn});
+  sampler.run({.first = first,
+               .stream = settings.first_stream,
+               .draws = &settings,
+               .h = lane_h_,
+               .c = lane_c_,
+               .drawn = drawn});
   set_state(lane_h_, lane_c_);
 }
 

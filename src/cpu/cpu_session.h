@@ -4,11 +4,9 @@
 #pragma once
 
 #include <deque>
-#include <memory>
 #include <optional>
 #include <vector>
 
-#include "cpu/lane_sampler.h"
 #include "cpu/slice.h"
 #include "cpu/weight_gradients.h"
 
@@ -48,10 +46,8 @@ class CpuSession final : public Session {
   std::deque<Slice<E>> slices_;     // not movable: products hold addresses
   std::vector<WindowLoss> losses_;  // of the window at hand, one a slice
   std::optional<WeightGradients<E>> weight_gradients_;
-  std::unique_ptr<LaneSampler> lane_sampler_;  // made when a session of one lane draws
-  std::int64_t lane_version_ = 0;              // of the weights in it
-  std::vector<float> lane_h_, lane_c_;         // [L,H]
-  std::vector<StepResult> results_;            // submitted and not yet asked for, the oldest first
+  std::vector<float> lane_h_, lane_c_;  // [L,H] of a session of one lane that draws
+  std::vector<StepResult> results_;     // submitted and not yet asked for, the oldest first
 };
 
 }  // namespace charrnn::cpu

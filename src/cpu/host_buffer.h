@@ -1,16 +1,20 @@
-// Owning memory of the CPU backend: zeroed pages from the kernel, in huge pages where it gives them.
+// Owning memory of the CPU backend: zeroed, at a multiple of 64 bytes, in huge pages where the system gives them.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <cstddef>
-#include <string>
+#include <memory>
 #include <type_traits>
 #include <utility>
 
-#include "charrnn/error.h"
-
 namespace charrnn::cpu {
+
+/// Part of a mapping that lives as long as one of its parts.
+struct MemoryBlock {
+  std::shared_ptr<void> mapping;
+  void* data = nullptr;
+};
+/// @throws DeviceError when memory is short
+MemoryBlock allocate_zeroed(std::size_t bytes);
 
 template <class T>
 class HostArray {
@@ -20,35 +24,24 @@ class HostArray {
   HostArray() = default;
   /// Zeroed. @throws DeviceError when memory is short
   explicit HostArray(std::size_t count) : count_(count) {
-    if (count == 0) return;
-    void* p = mmap(nullptr, bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) {
-      throw DeviceError("cpu: " + std::to_string(bytes() >> 20) +
-                        " MiB more are needed than there is memory for; use a smaller train.batch, train.sequence or "
-                        "model.hidden");
-    }
-    static_cast<void>(madvise(p, bytes(), MADV_HUGEPAGE));  // advice: fewer page faults and TLB misses where granted
-    data_ = static_cast<T*>(p);
+    if (count > 0) block_ = allocate_zeroed(count * sizeof(T));
   }
   HostArray(const HostArray&) = delete;
   HostArray& operator=(const HostArray&) = delete;
-  HostArray(HostArray&& o) noexcept : data_(std::exchange(o.data_, nullptr)), count_(std::exchange(o.count_, 0)) {}
+  HostArray(HostArray&& o) noexcept : block_(std::exchange(o.block_, {})), count_(std::exchange(o.count_, 0)) {}
   HostArray& operator=(HostArray&& o) noexcept {
-    std::swap(data_, o.data_);
+    std::swap(block_, o.block_);
     std::swap(count_, o.count_);
     return *this;
   }
-  ~HostArray() {
-    if (data_ != nullptr) munmap(data_, bytes());
-  }
+  ~HostArray() = default;
 
-  T* data() { return data_; }
-  const T* data() const { return data_; }
+  T* data() { return static_cast<T*>(block_.data); }
+  const T* data() const { return static_cast<const T*>(block_.data); }
   std::size_t size() const { return count_; }
 
  private:
-  std::size_t bytes() const { return count_ * sizeof(T); }
-  T* data_ = nullptr;
+  MemoryBlock block_;
   std::size_t count_ = 0;
 };
 

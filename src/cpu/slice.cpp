@@ -59,6 +59,7 @@ Slice<E>::Slice(CpuNetwork& network, const SessionShape& shape, Range lanes)
   if constexpr (!std::is_same_v<E, float>) logit_gradients_ = HostArray<E>(size_of(T, b, V_));
   dy_ = HostArray<E>(size_of(T, b, H_));
   dy_below_ = HostArray<E>(size_of(T, b, H_));
+  if (recurrent_width_ != W_) without_gaps_ = HostArray<E>(size_of(b, recurrent_width_));
   dh_ = HostBuffer(size_of(b, H_));
   dc_ = HostBuffer(size_of(b, H_));
   sums_ = HostBuffer(size_of(std::max(V_, W_), 1));
@@ -74,6 +75,7 @@ std::size_t Slice<E>::memory_bytes(const NetworkShape& n, const SessionShape& s,
   if (has_cell_state(n.cell)) floats += n.layers * (T + 1) * b * H;
   if (s.training) {
     elements += n.layers * T * b * (W + H) + 2 * T * b * H;
+    if (recurrent_width(gates) != W) elements += b * recurrent_width(gates);
     if constexpr (!std::is_same_v<E, float>) elements += T * b * V;
     floats += n.layers * W + 2 * b * H + std::max(V, W) + V;
   }
@@ -269,10 +271,12 @@ void Slice<E>::layer_backward(int l, int steps) {
   Layer& layer = at(l);
   const GateBlock& hidden = network_.gates().hidden.front();
   CellBackward<E> cell{.cell = network_.shape().cell, .rows = lanes_, .hidden = static_cast<int>(H_)};
+  // oneDNN's fast products want rows without gaps: a GRU's, which share a row of gates with nx, are copied together.
+  const bool gaps = hidden.rows != W_;
   const ProductShape shape{.m = b,
                            .n = H_,
                            .k = hidden.rows,
-                           .a_row = W_,
+                           .a_row = hidden.rows,
                            .c_row = H_,
                            .into = cell.cell == Cell::kGru
                                        ? Into::kAccumulate
@@ -294,9 +298,15 @@ void Slice<E>::layer_backward(int l, int steps) {
     cell.dropped = dropping_ ? layer.dropped.data() + t * b * H_ : nullptr;
     cell_backward(cell);
     add_rows(layer.bias_sums.data(), sums_.data(), 1, W_);
-    if (t > 0) {
-      product.run(cell.gates + hidden.gate_column, *network_.packed(l).hidden_backward, dh_.data());
+    if (t == 0) break;
+    const E* from = cell.gates + hidden.gate_column;
+    if (gaps) {
+      for (std::int64_t lane = 0; lane < b; ++lane) {
+        std::copy_n(from + lane * W_, hidden.rows, without_gaps_.data() + lane * hidden.rows);
+      }
+      from = without_gaps_.data();
     }
+    product.run(from, *network_.packed(l).hidden_backward, dh_.data());
   }
 }
 

@@ -79,6 +79,7 @@ class Slice {
   HostBuffer logits_;             // [T,b,V]
   HostArray<E> logit_gradients_;  // [T,b,V]; empty if E is float: they take the logits' place
   HostArray<E> dy_, dy_below_;    // [T,b,H]
+  HostArray<E> without_gaps_;     // [b, G H] of one step's gates; GRU
   HostBuffer dh_, dc_;            // [b,H] from the step behind
   HostBuffer sums_;               // [max(V,W)] of one step
   HostBuffer head_bias_sums_;     // [V]

@@ -40,12 +40,13 @@ class SingleThreadedOpenMp {
 constexpr int kCountBits = 16;
 constexpr std::uint64_t kCountMask = (1U << kCountBits) - 1;
 
-/// Looks for a while before the caller goes to sleep, since a wake-up takes longer than the pauses within a step. Other
-/// programs get the processor meanwhile. @returns whether it became true
+/// Looks for a while before the caller goes to sleep, since a wake-up takes longer than most waits within a step. It does
+/// not yield: two threads that came to share a core would hand it to each other for ever, while a sleeper is woken on a
+/// core that is free. @returns whether it became true
 template <class Condition>
 bool spin_until(const Condition& condition) {
   using Clock = std::chrono::steady_clock;
-  constexpr auto kPatience = std::chrono::microseconds(200);
+  constexpr auto kPatience = std::chrono::microseconds(50);
   constexpr int kLooks = 64;
   const auto until = Clock::now() + kPatience;
   do {
@@ -53,7 +54,6 @@ bool spin_until(const Condition& condition) {
       if (condition()) return true;
       pause_processor();
     }
-    std::this_thread::yield();
   } while (Clock::now() < until);
   return condition();
 }

@@ -53,7 +53,7 @@ ROWS = (
     Row("gru-1x256", "step", cell="gru", layers=1, hidden=256, batch=32, sequence=128, dropout=0.0),
     Row("gru-2x512", "step", cell="gru"),
     Row("rnn-2x512", "step", cell="rnn_tanh"),
-    Row("sample-3x512", "sample", layers=3, length=400),
+    Row("sample-3x512", "sample", layers=3, length=2000),
     Row("sample-1000-3x512", "sample", layers=3, lanes=1000, length=10),
     Row("eval-2x512", "eval", lanes=100, length=16200),
     Row("eval-3x512", "eval", layers=3, lanes=100, length=16200),
