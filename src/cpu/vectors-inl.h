@@ -55,17 +55,19 @@ struct Floats {
   Floats() = default;
   explicit HWY_INLINE Floats(hn::Vec<FloatTag> x) : v(x) {}
   explicit HWY_INLINE Floats(float x) : v(hn::Set(FloatTag(), x)) {}
-
-  HWY_INLINE Floats operator-() const { return Floats(hn::Neg(v)); }
-  HWY_INLINE Floats& operator+=(Floats b) { return *this = *this + b; }
-  HWY_INLINE Floats& operator-=(Floats b) { return *this = *this - b; }
-  friend HWY_INLINE Floats operator+(Floats a, Floats b) { return Floats(hn::Add(a.v, b.v)); }
-  friend HWY_INLINE Floats operator-(Floats a, Floats b) { return Floats(hn::Sub(a.v, b.v)); }
-  friend HWY_INLINE Floats operator*(Floats a, Floats b) { return Floats(hn::Mul(a.v, b.v)); }
-  friend HWY_INLINE Floats operator/(Floats a, Floats b) { return Floats(hn::Div(a.v, b.v)); }
-  friend HWY_INLINE Mask operator<(Floats a, Floats b) { return {hn::Lt(a.v, b.v)}; }
-  friend HWY_INLINE Mask operator>(Floats a, Floats b) { return {hn::Gt(a.v, b.v)}; }
 };
+
+// No friends in the class: g++ gives those the instructions of the command line, and with them other registers for
+// arguments, which shows where nothing is inlined.
+HWY_INLINE Floats operator-(Floats x) { return Floats(hn::Neg(x.v)); }
+HWY_INLINE Floats operator+(Floats a, Floats b) { return Floats(hn::Add(a.v, b.v)); }
+HWY_INLINE Floats operator-(Floats a, Floats b) { return Floats(hn::Sub(a.v, b.v)); }
+HWY_INLINE Floats operator*(Floats a, Floats b) { return Floats(hn::Mul(a.v, b.v)); }
+HWY_INLINE Floats operator/(Floats a, Floats b) { return Floats(hn::Div(a.v, b.v)); }
+HWY_INLINE Floats& operator+=(Floats& a, Floats b) { return a = a + b; }
+HWY_INLINE Floats& operator-=(Floats& a, Floats b) { return a = a - b; }
+HWY_INLINE Mask operator<(Floats a, Floats b) { return {hn::Lt(a.v, b.v)}; }
+HWY_INLINE Mask operator>(Floats a, Floats b) { return {hn::Gt(a.v, b.v)}; }
 
 HWY_INLINE Floats select(Mask condition, Floats yes, Floats no) {
   return Floats(hn::IfThenElse(condition.m, yes.v, no.v));
@@ -107,9 +109,9 @@ struct Words {
 
   explicit HWY_INLINE Words(hn::Vec<Tag> x) : v(x) {}
   explicit HWY_INLINE Words(std::uint32_t x) : v(hn::Set(Tag(), x)) {}
-  friend HWY_INLINE Words operator|(Words a, Words b) { return Words(hn::Or(a.v, b.v)); }
-  friend HWY_INLINE Words operator^(Words a, Words b) { return Words(hn::Xor(a.v, b.v)); }
 };
+HWY_INLINE Words operator|(Words a, Words b) { return Words(hn::Or(a.v, b.v)); }
+HWY_INLINE Words operator^(Words a, Words b) { return Words(hn::Xor(a.v, b.v)); }
 #endif
 
 }  // namespace charrnn::HWY_NAMESPACE
