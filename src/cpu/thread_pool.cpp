@@ -40,9 +40,9 @@ class SingleThreadedOpenMp {
 constexpr int kCountBits = 16;
 constexpr std::uint64_t kCountMask = (1U << kCountBits) - 1;
 
-/// Looks for a while before the caller goes to sleep, since a wake-up takes longer than most waits within a step. It does
-/// not yield: two threads that came to share a core would hand it to each other for ever, while a sleeper is woken on a
-/// core that is free. @returns whether it became true
+/// Looks for a while before the caller goes to sleep, since a wake-up takes longer than most waits within a step. It
+/// does not yield: two threads that came to share a core would hand it to each other for ever, while a sleeper is woken
+/// on a core that is free. @returns whether it became true
 template <class Condition>
 bool spin_until(const Condition& condition) {
   using Clock = std::chrono::steady_clock;

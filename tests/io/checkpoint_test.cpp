@@ -5,10 +5,10 @@
 #include <functional>
 
 #include "io/checkpoints.h"
-#include "support/largest_allocation.h"
 #include "io/manifest.h"
 #include "io/safetensors.h"
 #include "io/sha256.h"
+#include "support/largest_allocation.h"
 
 using namespace charrnn;
 using namespace charrnn::tests;

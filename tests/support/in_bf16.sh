@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: in_bf16.sh PROGRAM TEST [ARGUMENT...]
 #
-# Runs tests of the CPU backend in bf16, where charrnn-gpu (PROGRAM) says that this processor has it; else exits 77, which
-# CTest shows as skipped.
+# Runs tests of the CPU backend in bf16, where charrnn-gpu (PROGRAM) says that this processor has it; else exits 77,
+# which CTest shows as skipped.
 set -euo pipefail
 program=$1
 shift
