@@ -31,7 +31,7 @@ class CpuSession final : public Session {
                 std::span<TokenId> drawn) override;
 
   /// Bytes that a session of this shape allocates, summed over its slices.
-  static std::size_t memory_bytes(const NetworkShape& network, const SessionShape& shape, int threads);
+  static std::size_t memory_bytes(const NetworkShape& n, const SessionShape& s, int threads);
 
  private:
   template <class Work>

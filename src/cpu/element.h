@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 namespace charrnn::cpu {
 
@@ -14,9 +15,9 @@ struct Bf16 {
 };
 
 template <class E>
-constexpr Element element_of = Element::kF32;
-template <>
-constexpr Element element_of<Bf16> = Element::kBf16;
+constexpr Element element_of() {
+  return std::is_same_v<E, float> ? Element::kF32 : Element::kBf16;
+}
 
 inline float to_float(float x) { return x; }
 inline float to_float(Bf16 x) { return std::bit_cast<float>(std::uint32_t{x.bits} << 16); }

@@ -30,7 +30,8 @@ MemoryBlock map_huge_pages(std::size_t bytes) {
   }
   std::shared_ptr<void> mapping(p, [all](void* mapped) { munmap(mapped, all); });
   static_cast<void>(madvise(p, all, MADV_HUGEPAGE));  // advice: fewer page faults and TLB misses where granted
-  return {std::move(mapping), reinterpret_cast<void*>(round_up(reinterpret_cast<std::uintptr_t>(p), kHugePage))};
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  return {std::move(mapping), static_cast<std::byte*>(p) + (round_up(address, kHugePage) - address)};
 }
 
 /// Small arrays stand one after the other in huge pages that they share; in mappings of their own they would have small

@@ -94,8 +94,8 @@ class ProductCache {
 
   template <class E, class R>
   Product& get(ProductShape shape) {
-    shape.operand = element_of<E>;
-    shape.result = element_of<R>;
+    shape.operand = element_of<E>();
+    shape.result = element_of<R>();
     return get(shape);
   }
   template <class E, class R>

@@ -20,7 +20,7 @@ template <class E>
 class Slice {
  public:
   Slice(CpuNetwork& network, const SessionShape& shape, Range lanes);
-  static std::size_t memory_bytes(const NetworkShape& network, const SessionShape& shape, std::int64_t lanes);
+  static std::size_t memory_bytes(const NetworkShape& n, const SessionShape& s, std::int64_t b);
 
   int first() const { return first_; }
   int lanes() const { return lanes_; }

@@ -13,7 +13,7 @@ template <class E>
 class WeightGradients {
  public:
   explicit WeightGradients(CpuNetwork& network);
-  static std::size_t memory_bytes(const NetworkShape& network);
+  static std::size_t memory_bytes(const NetworkShape& n);
 
   /// Overwrites the network's gradients, on all workers of the pool.
   void sum(std::deque<Slice<E>>& slices, const Window& window);
