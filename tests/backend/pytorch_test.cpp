@@ -1,4 +1,4 @@
-// The fp32 backends against PyTorch's float64 numbers (tools/pytorch/make_fixtures.py).
+// Backends against PyTorch's float64 numbers (tools/pytorch/make_fixtures.py).
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -25,10 +25,10 @@ struct Engine {
   std::unique_ptr<Network> network;
   std::unique_ptr<Session> session;
 
-  explicit Engine(const Fixture& fixture)
+  explicit Engine(const Fixture& fixture, Precision precision = Precision::kFp32)
       : f(fixture),
         backend(tests::open_test_backend(2)),
-        network(backend->make_network(f.shape, Precision::kFp32)),
+        network(backend->make_network(f.shape, precision)),
         session(network->open({f.batch, f.steps, true})) {
     network->write(Arena::kParameters, charrnn::testing::to_floats(f.parameters));
     session->set_state(charrnn::testing::to_floats(f.h), charrnn::testing::to_floats(f.c));
@@ -53,19 +53,19 @@ struct HeldWindow {
 
 }  // namespace
 
-TEST_CASE("a backend equals PyTorch: logits, state, loss and gradients", "[backend][pytorch]") {
+TEST_CASE("a backend equals PyTorch: logits, state, loss and gradients", "[backend][pytorch][window]") {
   const std::string cell = GENERATE(from_range(charrnn::testing::fixture_cells()));
   const Fixture f = charrnn::testing::read_fixture(cell);
   CAPTURE(cell, f.seed, f.torch_version);
-  const Tolerance tolerance = Tolerance::network(f.shape, f.steps, f.batch);
+  const Tolerance tolerance = Tolerance::network(f.shape, f.steps, f.batch, tests::test_epsilon());
   const HeldWindow window(f.window);
 
-  Engine forward(f);
+  Engine forward(f, tests::test_precision());
   std::vector<float> logits(f.logits.size());
   forward.session->forward(window.view(f), logits);
   CHECK_ALL_CLOSE(logits, f.logits, tolerance);
 
-  Engine engine(f);
+  Engine engine(f, tests::test_precision());
   const WindowLoss loss = engine.session->gradients(window.view(f), {});
   CHECK(loss.nats == Approx(f.nats).epsilon(tolerance.relative));
   CHECK(loss.weight == Approx(f.weight).epsilon(tolerance.relative));

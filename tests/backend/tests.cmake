@@ -4,6 +4,7 @@ charrnn_test(backend_test SOURCES backend/backend_test.cpp backend/math_test.cpp
 charrnn_test(reference_test SOURCES backend/reference_test.cpp USES charrnn_reference nlohmann_json::nlohmann_json)
 charrnn_test(pytorch_test SOURCES backend/pytorch_test.cpp USES charrnn_backends nlohmann_json::nlohmann_json)
 charrnn_bf16_test(backend_bf16 backend_test)
+charrnn_bf16_test(pytorch_bf16 pytorch_test [window])   # ten steps of optimizers are held in fp32
 
 # The tests tagged [pytorch], on fresh numbers: add the programs that have some to the end of the command.
 find_program(CHARRNN_PYTORCH python NO_DEFAULT_PATH PATHS ${PROJECT_SOURCE_DIR}/build/pytorch/bin
